@@ -1,0 +1,10 @@
+"""Ops of MoGe4D: motion-aware modulation, depth-guided motion normalisation, Gaussian splatting without a GPU.
+
+Importing this needs torch alone; numba and gsplat are imported when the rasterizer is first used.
+"""
+
+from more4d_kernels.depth_norm import denormalize_motion, normalize_motion
+from more4d_kernels.madanorm import madanorm
+from more4d_kernels.rasterization import rasterization
+
+__all__ = ["denormalize_motion", "madanorm", "normalize_motion", "rasterization"]

@@ -1,0 +1,5 @@
+"""Motion in units of the viewing frustum at the initial depth (the paper's eq. 1), and back."""
+
+from more4d_kernels.depth_norm.op import denormalize_motion, normalize_motion
+
+__all__ = ["denormalize_motion", "normalize_motion"]

@@ -1,0 +1,1 @@
+"""Which clips are kept and what is said about them: source tables, shots, filters, captions, selection."""

@@ -1,0 +1,63 @@
+"""The same function over many items in processes, results in the items' order."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+import cv2
+import torch
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str
+) -> Iterator[Result]:
+    """Results in the items' order, under a progress bar; an exception of `function` passes through.
+
+    With one worker everything runs here. Otherwise `function` and the items must be picklable: they travel
+    between this program's own processes. At most four results a worker wait to be taken.
+    """
+    with tqdm(total=len(items), desc=label, unit="item", mininterval=0.5) as bar:
+        results = map(function, items) if workers <= 1 else _in_processes(function, items, workers)
+        for result in results:
+            bar.update()
+            yield result
+
+
+def _in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    # A fork server: forking this process would copy the locked thread pools of torch and OpenCV.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    waiting: deque[Future[Result]] = deque()
+    with ProcessPoolExecutor(min(workers, len(items) or 1), context, _settle) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle() -> None:
+    """One thread a worker, and no worker outlives a parent that was killed."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

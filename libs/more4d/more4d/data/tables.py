@@ -1,0 +1,70 @@
+"""Tables of verdicts: every row stays, accepted or rejected with its reason; too many are an error."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ACCEPTED = "accepted"
+REJECTED = "rejected"
+
+
+class TooManyRejectsError(ValueError):
+    """More rows were rejected than the parameters allow, or nothing is left; the message says why."""
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write Parquet without pandas' index; the same rows give the same bytes."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(arrow, path, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a Parquet file."""
+    return pq.read_table(path).to_pandas()
+
+
+def read_accepted(path: Path) -> pd.DataFrame:
+    """The accepted rows of a stage's table, in order, numbered from 0."""
+    return read_table(path).query("verdict == @ACCEPTED").reset_index(drop=True)
+
+
+def verdict(reasons: list[str]) -> dict[str, str]:
+    """The columns verdict and reason of a row: rejected for `reasons`, or accepted for want of any."""
+    return {"verdict": REJECTED if reasons else ACCEPTED, "reason": "; ".join(reasons)}
+
+
+def require_accepted(table: pd.DataFrame, *, stage: str, max_rejected_share: float) -> dict[str, float]:
+    """The counts of a stage's verdicts, as metrics: rows, accepted, rejected, rejected_share.
+
+    Raises TooManyRejectsError where the share of rejects is above the limit, or where nothing was accepted.
+    """
+    rows = len(table)
+    rejected = len(_rejected_reasons(table))
+    share = rejected / rows if rows else 0.0
+    if rejected == rows:
+        raise TooManyRejectsError(f"stage {stage}: none of {rows} rows was accepted{_commonest(table)}")
+    if share > max_rejected_share:
+        raise TooManyRejectsError(
+            f"stage {stage}: {rejected} of {rows} rows were rejected, above {stage}.max_rejected_share="
+            f"{max_rejected_share}; mend the input or raise the limit in params.yaml{_commonest(table)}"
+        )
+    return {
+        "rows": rows,
+        "accepted": rows - rejected,
+        "rejected": rejected,
+        "rejected_share": round(share, 6),
+    }
+
+
+def _commonest(table: pd.DataFrame) -> str:
+    counts = Counter(_rejected_reasons(table)).most_common(5)
+    return ". Commonest reasons: " + " | ".join(f"{n} x {reason}" for reason, n in counts) if counts else ""
+
+
+def _rejected_reasons(table: pd.DataFrame) -> list[str]:
+    if not len(table):
+        return []
+    return [str(row["reason"]) for row in table.to_dict("records") if row["verdict"] == REJECTED]

@@ -1,0 +1,149 @@
+"""Videos through PyAV: streamed frames with their times, whole short clips, files whose bytes repeat."""
+
+import io
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.codec.context
+import av.container
+import av.error
+import av.video.stream
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Source = Path | bytes
+"""A file, or a file's bytes."""
+
+
+class VideoError(ValueError):
+    """A video that cannot be read; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container claims before anything is decoded. `duration` in seconds, 0 where it claims none."""
+
+    height: int
+    width: int
+    fps: float
+    duration: float
+
+
+def probe_video(source: Source) -> VideoInfo:
+    """Size, frame rate and length as the container claims them. Raises VideoError."""
+    with _opened(source) as container:
+        stream = _video_stream(container, source)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(0)
+        duration = container.duration / av.time_base if container.duration else 0.0
+        return VideoInfo(stream.height, stream.width, float(rate), duration)
+
+
+def iter_frames(source: Source) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Each frame as (seconds since the first frame, uint8 [H, W, 3] RGB, upright), decoded one by one.
+
+    Raises VideoError where the file cannot be opened, has no video, or breaks off in the middle.
+    """
+    count, first = 0, None
+    with _opened(source) as container:
+        stream = _video_stream(container, source)
+        stream.thread_type = "NONE"
+        step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        try:
+            for frame in container.decode(stream):
+                time = frame.time if frame.time is not None else count * step
+                first = time if first is None else first
+                yield time - first, _upright(frame)
+                count += 1
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{_name(source)} breaks off after {count} frames: {error.strerror}") from error
+    if not count:
+        raise VideoError(f"{_name(source)} holds no frame that can be decoded")
+
+
+def resample(frames: Iterable[tuple[float, NDArray[np.uint8]]], fps: float) -> Iterator[NDArray[np.uint8]]:
+    """The frames nearest to 0, 1/fps, 2/fps, ... seconds; tolerates a varying frame rate."""
+    before: tuple[float, NDArray[np.uint8]] | None = None
+    index = 0
+    for time, image in frames:
+        while before is not None and index / fps <= (before[0] + time) / 2:
+            yield before[1]
+            index += 1
+        before = (time, image)
+    # Half a step of tolerance: the last frame is shown until its own duration ends.
+    while before is not None and index / fps <= before[0] + 0.5 / fps:
+        yield before[1]
+        index += 1
+
+
+def read_video(source: Source) -> tuple[NDArray[np.uint8], float]:
+    """All frames of a short clip: uint8 [T, H, W, 3] RGB, and its frame rate. Raises VideoError."""
+    frames = [image for _, image in iter_frames(source)]
+    return np.stack(frames), probe_video(source).fps
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], fps: float, *, lossless: bool = False, crf: int = 16) -> None:
+    """Write uint8 [T, H, W, 3] RGB as H.264 mp4; the same frames give the same bytes.
+
+    Lossy: yuv420p, which browsers play (even sides). Lossless: RGB, exact. Raises ValueError for others.
+    """
+    path.write_bytes(encode_video(frames, fps, lossless=lossless, crf=crf))
+
+
+def encode_video(
+    frames: NDArray[np.uint8], fps: float, *, lossless: bool = False, crf: int = 16, preset: str | None = None
+) -> bytes:
+    """The mp4 that write_video writes, as bytes."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(f"a video is uint8 [T, H, W, 3] with T > 0, not {frames.dtype} {list(frames.shape)}")
+    if not lossless and (frames.shape[1] % 2 or frames.shape[2] % 2):
+        raise ValueError(f"yuv420p needs even sides, not {frames.shape[1]}x{frames.shape[2]}; crop or go lossless")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream(
+            "libx264rgb" if lossless else "libx264",
+            rate=Fraction(fps).limit_denominator(1001),
+            options={"qp": "0", "preset": preset or "ultrafast"}
+            if lossless
+            else {"crf": str(crf), "preset": preset or "medium"},
+        )
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb24" if lossless else "yuv420p"
+        # One thread: with more, x264's slices, and so the bytes, depend on the machine.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def _opened(source: Source) -> av.container.InputContainer:
+    try:
+        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), "r")
+    except FileNotFoundError as error:
+        raise VideoError(f"{_name(source)} does not exist") from error
+    except (av.error.FFmpegError, IsADirectoryError) as error:
+        raise VideoError(f"{_name(source)} cannot be opened as a video: {error.strerror}") from error
+
+
+def _video_stream(container: av.container.InputContainer, source: Source) -> av.video.stream.VideoStream:
+    if not container.streams.video:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise VideoError(f"{_name(source)} has no video stream, only {kinds}")
+    return container.streams.video[0]
+
+
+def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _name(source: Source) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else source.name

@@ -1,0 +1,83 @@
+"""Trajectory error (paper eq. 7) against exact truth, as a ratio to the error of "nothing moves".
+
+Shape letters: T frames, H height, W width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+MOVING_SHARE = 0.01
+"""A pixel moves when its true displacement at some frame exceeds this share of its first-frame depth."""
+REGIONS = ("moving", "all")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of one scene: points [T,H,W,3] in metres (NaN: unknown) and visibility [T,H,W]."""
+
+    points: Points
+    visibility: Mask
+
+    @property
+    def counted(self) -> Mask:
+        """[T,H,W], M of eq. 7: visible, known, and with a first-frame point in front of the camera."""
+        known = np.isfinite(self.points).all(-1)
+        return self.visibility & known & known[0] & (self.points[0, ..., 2] > 0)
+
+    @property
+    def moving(self) -> Mask:
+        """[H,W] pixels that are truly displaced, at some frame, by more than 1 % of their first-frame depth."""
+        displacement = np.linalg.norm(self.points - self.points[0], axis=-1)
+        return np.nanmax(np.nan_to_num(displacement), axis=0) > MOVING_SHARE * np.nan_to_num(self.points[0, ..., 2])
+
+
+def trajectory_error(predicted: Points, truth: Truth, region: Mask | None = None) -> float:
+    """Mean distance in metres between predicted and true points over visible frames (eq. 7), within `region` [H,W].
+
+    NaN where nothing is visible there. Raises ValueError on shapes that differ or predictions that are not finite.
+    """
+    total, count = error_sum(predicted, truth, region)
+    return total / count if count else float("nan")
+
+
+def error_sum(predicted: Points, truth: Truth, region: Mask | None = None) -> tuple[float, int]:
+    """The sum of distances in metres, and how many positions it is over: numerator and denominator of eq. 7."""
+    if predicted.shape != truth.points.shape:
+        raise ValueError(f"predicted points are {list(predicted.shape)}, the truth is {list(truth.points.shape)}")
+    counted = truth.counted if region is None else truth.counted & region
+    distance = np.linalg.norm(predicted[counted].astype(np.float64) - truth.points[counted], axis=-1)
+    if not np.isfinite(distance).all():
+        bad = int((~np.isfinite(distance)).sum())
+        raise ValueError(f"{bad} of {distance.size} predicted positions are not finite")
+    return float(distance.sum()), int(distance.size)
+
+
+def nothing_moves(truth: Truth) -> Points:
+    """The first frame's points at every frame."""
+    return np.broadcast_to(truth.points[0], truth.points.shape)
+
+
+def region_sums(predicted: Points, truth: Truth) -> dict[str, float]:
+    """`<region>_error`, `<region>_static` (metres, summed) and `<region>_count` over moving and over all visible pixels.
+
+    Their ratio, pooled over scenes, is the error as a share of "nothing moves" has: the counts are the same and cancel.
+    """
+    sums: dict[str, float] = {}
+    still = nothing_moves(truth)
+    for region, mask in (("moving", truth.moving), ("all", None)):
+        sums[f"{region}_error"], count = error_sum(predicted, truth, mask)
+        sums[f"{region}_static"], _ = error_sum(still, truth, mask)
+        sums[f"{region}_count"] = count
+    return sums
+
+
+def ratio_to_static(sums: Mapping[str, float], region: str) -> float:
+    """The error as a share of the error of "nothing moves": 0 is perfect, 1 is no better. NaN where nothing moves."""
+    static = sums[f"{region}_static"]
+    return sums[f"{region}_error"] / static if static > 0 else float("nan")

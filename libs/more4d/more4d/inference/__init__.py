@@ -1,0 +1,1 @@
+"""From a photo and a prompt to a scene."""

@@ -1,0 +1,57 @@
+"""A photo's depth from a file, and where a scene's folder may be written: what `generate` asks of the file system."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_MILLIMETRES = 1e-3
+
+
+def load_depth(path: Path) -> NDArray[np.float32]:
+    """Depth [rows, columns] in metres from a .npy of numbers, or a 16-bit PNG in millimetres.
+
+    Raises ValueError naming the file and the reason. Nothing is unpickled.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.suffix == ".npy":
+        depth = _load_npy(path)
+    elif path.suffix == ".png":
+        depth = _load_png(path)
+    else:
+        raise ValueError(f"{path}: depth is read from .npy (metres) and 16-bit .png (millimetres), not {path.suffix}")
+    if depth.ndim != 2:
+        raise ValueError(f"{path}: depth must be [rows, columns], not {list(depth.shape)}")
+    return depth.astype(np.float32)
+
+
+def require_free(folder: Path, *, force: bool) -> None:
+    """Raises ValueError where `folder` exists and may not be replaced; only a scene's folder is ever replaced."""
+    if folder.exists() and not force:
+        raise ValueError(f"{folder} exists; choose another --out or replace it with --force")
+    if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
+        raise ValueError(f"{folder} is not a scene folder and will not be replaced; choose another --out")
+
+
+def _replaceable(folder: Path) -> bool:
+    return (folder / "scene.json").is_file() or not any(folder.iterdir())
+
+
+def _load_npy(path: Path) -> NDArray[np.generic]:
+    try:
+        depth = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a readable .npy array ({error})") from error
+    if not np.issubdtype(depth.dtype, np.number) or np.iscomplexobj(depth):
+        raise ValueError(f"{path}: depth must be real numbers in metres, not {depth.dtype}")
+    return depth
+
+
+def _load_png(path: Path) -> NDArray[np.generic]:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16:
+        kind = "no picture" if image is None else f"{image.dtype}"
+        raise ValueError(f"{path}: a depth picture must have 16 bits (millimetres); this is {kind}")
+    return image * _MILLIMETRES

@@ -1,0 +1,41 @@
+"""A clip as the labeling stages see it: its row, its frames and, where it was rendered, its truth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from more4d.data.tensors import read_arrays
+from more4d.data.video import read_video
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An accepted window of a video; frames and truth are read when they are asked for."""
+
+    clip_id: str
+    origin: str
+    path: Path
+    start_frame: int
+    truth_path: Path | None
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any], clips: Path, source: Path) -> "Clip":
+        """The clip of a row of clips.parquet, with the folders of the stages clips and source."""
+        truth = source / row["truth"] if row["truth"] else None
+        return cls(row["clip_id"], row["origin"], clips / row["path"], int(row["start_frame"]), truth)
+
+    def frames(self) -> NDArray[np.uint8]:
+        """All frames, uint8 [T, H, W, 3] RGB."""
+        return read_video(self.path)[0]
+
+    def truth(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and facts of the rendered scene. Raises ValueError where there is no truth for these very frames."""
+        if self.truth_path is None:
+            raise ValueError(f"clip {self.clip_id} ({self.origin}) has no ground truth; use another estimator for it")
+        arrays, facts = read_arrays(self.truth_path)
+        if self.start_frame:
+            raise ValueError(f"clip {self.clip_id} starts at frame {self.start_frame} of its scene, its truth at 0")
+        return arrays, facts

@@ -1,0 +1,122 @@
+"""Depth of every frame of a clip behind one interface: exact where it was rendered, a network's elsewhere.
+
+Suffixes: T frames, H height, W width.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from more4d.labeling.clips import Clip
+from more4d.models.bundle import load_exactly, read_architecture
+from more4d.models.depth import DepthNetwork
+
+STILL_DIFFERENCE = 10.0
+"""A pixel is still while its blurred colour stays within this many of 255 levels of the first frame's."""
+_BLUR = 1.0
+_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class DepthLabel:
+    """depths float32 [T, H, W] in metres; intrinsics float32 [3, 3] in pixels, the same for all frames."""
+
+    depths: NDArray[np.float32]
+    intrinsics: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelerInfo:
+    """Which model made a label, and under which licence its weights are."""
+
+    model: str
+    version: str
+    licence: str
+
+
+class DepthEstimator(Protocol):
+    """Estimates depth and intrinsics of a clip."""
+
+    @property
+    def info(self) -> LabelerInfo: ...
+
+    def estimate(self, clip: Clip) -> DepthLabel: ...
+
+
+class GroundTruthDepth:
+    """The rendered scene's own depth. Raises ValueError for a clip that was not rendered."""
+
+    info = LabelerInfo("ground_truth", "1", "Apache-2.0")
+
+    def estimate(self, clip: Clip) -> DepthLabel:
+        arrays, _ = clip.truth()
+        return DepthLabel(arrays["depths"], arrays["intrinsics"])
+
+
+class NetworkDepth:
+    """The lineage's own depth network, frame by frame, made steady over time; its weights are read at the first clip."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self.info = LabelerInfo("more4d-depth", _short_hash(base), "Apache-2.0")
+
+    def estimate(self, clip: Clip) -> DepthLabel:
+        frames = clip.frames()
+        network = _network(self._base)
+        rgb = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        # One camera for the clip: the first frame's.
+        intrinsics = network.infer(rgb[:1], None).intrinsics
+        batches = [network.infer(part, intrinsics.expand(len(part), 3, 3)).depth for part in rgb.split(_BATCH)]
+        depths = torch.cat(batches).numpy().astype(np.float32)
+        return DepthLabel(steady_depth(depths, frames), intrinsics[0].numpy().astype(np.float32))
+
+
+def depth_estimator(name: str, base: Path) -> DepthEstimator:
+    """The estimator called `name`; `base` is the checkpoint folder of a network. Raises ValueError listing the known."""
+    if name == "ground_truth":
+        return GroundTruthDepth()
+    if name == "network":
+        return NetworkDepth(base)
+    raise ValueError(f"unknown depth estimator {name!r}; the estimators are ground_truth, network")
+
+
+def steady_depth(depths: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Depths [T, H, W] without breathing: each frame's scale follows the first's on pixels that do not change.
+
+    Pixels that are still throughout then take their median over time.
+    """
+    still = still_pixels(frames)
+    steady = depths.copy()
+    for frame in range(1, len(depths)):
+        same = still[frame] if still[frame].mean() > 0.02 else np.ones_like(still[frame])
+        steady[frame] *= np.median(depths[0][same] / depths[frame][same])
+    always = still.all(0)
+    steady[:, always] = np.median(steady[:, always], axis=0)
+    return steady
+
+
+def still_pixels(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """[T, H, W], True where the colour of frames uint8 [T, H, W, 3] is still the first frame's."""
+    soft = np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), _BLUR) for frame in frames])
+    return np.abs(soft - soft[:1]).max(-1) < STILL_DIFFERENCE
+
+
+@lru_cache(maxsize=1)
+def _network(base: Path) -> DepthNetwork:
+    network = DepthNetwork(read_architecture(base).depth)
+    load_exactly(network, base / "depth.safetensors")
+    return network.eval().requires_grad_(False)
+
+
+def _short_hash(base: Path) -> str:
+    file = base / "depth.safetensors"
+    if not file.is_file():
+        raise ValueError(f"no depth network at {file}; run `make tiny-base` or use ground_truth alone")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]

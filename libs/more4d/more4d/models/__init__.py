@@ -1,0 +1,1 @@
+"""The networks, their shapes by name, and checkpoint folders."""

@@ -1,0 +1,84 @@
+"""The networks' shapes by name: `tiny` for two CPU cores, and the published sizes. A checkpoint stores the one it was made with."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from more4d.models import depth, image_encoder, motion_encoder, text
+from more4d.models.conditions import DepthEncoding
+from more4d.models.flow_matching import Prediction
+from more4d.models.trajectory_codec import TrajectoryCodecConfig
+from more4d.models.vae import MotionVAEConfig
+from more4d.settings import Section
+
+ArchitectureName = Literal["smoke", "tiny", "wan-1.3b", "wan-14b"]
+
+
+class TransformerShape(Section):
+    """Depth and width of a Wan transformer; the channels and the conditioning widths follow from its neighbours."""
+
+    heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    ffn_dim: int = Field(gt=0)
+    layers: int = Field(gt=0)
+
+
+class Generation(Section):
+    """How the networks are run: what training and inference must agree on."""
+
+    frames: int = 49
+    height: int = 368
+    width: int = 512
+    fps: float = 8.0
+    steps: int = Field(default=50, gt=0)
+    guidance: float = Field(default=6.0, ge=1)
+    shift: float = Field(default=5.0, gt=0)
+    prediction: Prediction = "velocity"
+    depth_encoding: DepthEncoding = "linear"
+
+
+class Architecture(Section):
+    """Every network's shape."""
+
+    name: ArchitectureName
+    motion_vae: MotionVAEConfig
+    strag: TransformerShape
+    vism: TransformerShape
+    text: text.TextEncoderConfig
+    image_encoder: image_encoder.ImageEncoderConfig
+    motion_encoder: motion_encoder.MotionEncoderConfig
+    depth: depth.DepthConfig
+    generation: Generation
+
+
+WAN_14B = Architecture(
+    name="wan-14b",
+    motion_vae=MotionVAEConfig(),
+    strag=TransformerShape(heads=40, head_dim=128, ffn_dim=13824, layers=40),
+    vism=TransformerShape(heads=40, head_dim=128, ffn_dim=13824, layers=40),
+    text=text.UMT5_XXL,
+    image_encoder=image_encoder.CLIP_VIT_H,
+    motion_encoder=motion_encoder.OMNIMAE_VITB,
+    depth=depth.TINY,
+    generation=Generation(),
+)
+WAN_1_3B_SHAPE = TransformerShape(heads=12, head_dim=128, ffn_dim=8960, layers=30)
+WAN_1_3B = WAN_14B.model_copy(update=dict(name="wan-1.3b", strag=WAN_1_3B_SHAPE, vism=WAN_1_3B_SHAPE))
+TINY = Architecture(
+    name="tiny",
+    motion_vae=MotionVAEConfig(
+        codec=TrajectoryCodecConfig(width=16, groups=8, gain=2.0, starts_as_inverse=True),
+        vae={"base_dim": 12, "num_res_blocks": 1},
+        linear_start=True,
+    ),
+    strag=TransformerShape(heads=6, head_dim=32, ffn_dim=768, layers=6),
+    vism=TransformerShape(heads=4, head_dim=32, ffn_dim=512, layers=4),
+    text=text.TINY,
+    image_encoder=image_encoder.TINY,
+    motion_encoder=motion_encoder.TINY,
+    depth=depth.TINY,
+    generation=Generation(
+        frames=13, height=64, width=96, steps=4, guidance=1.0, prediction="sample", depth_encoding="log"
+    ),
+)
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (TINY, WAN_1_3B, WAN_14B)}

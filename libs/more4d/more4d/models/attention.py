@@ -1,0 +1,46 @@
+"""Cross-attention to text and image tokens for a text of any length.
+
+Suffixes: B batch, L query tokens, M text tokens, I image tokens, D width.
+"""
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttention
+from torch import Tensor
+
+
+class TextAndImageAttention:
+    """Wan's cross-attention with the number of image tokens given; diffusers' own takes every text for 512 tokens long."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, image_tokens: int) -> None:
+        self.image_tokens = image_tokens
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attention of [B, L, D] to [B, I + M, D], image tokens first, each kind with its own softmax."""
+        image_BID, text_BMD = encoder_hidden_states.tensor_split([self.image_tokens], dim=1)
+        query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
+        out = _attend(query, _heads(attn, attn.norm_k(attn.to_k(text_BMD))), _heads(attn, attn.to_v(text_BMD)))
+        if attn.add_k_proj is not None and self.image_tokens:
+            key = _heads(attn, attn.norm_added_k(attn.add_k_proj(image_BID)))
+            out = out + _attend(query, key, _heads(attn, attn.add_v_proj(image_BID)))
+        return attn.to_out[1](attn.to_out[0](out.type_as(hidden_states)))
+
+
+def _heads(attn: WanAttention, x_BLD: Tensor) -> Tensor:
+    return x_BLD.unflatten(2, (attn.heads, -1))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    dtype = torch.promote_types(query.dtype, torch.float16) if query.dtype == key.dtype else value.dtype
+    out = dispatch_attention_fn(query.to(dtype), key.to(dtype), value.to(dtype))
+    return out.flatten(2, 3)

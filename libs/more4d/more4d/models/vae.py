@@ -1,0 +1,164 @@
+"""The motion VAE: a Wan causal video VAE between the trajectory encoder and decoder (paper section 4.2).
+
+Suffixes: B batch, C latent channels, T frames, K latent frames = 1 + (T-1)/4, H height, W width; h = H/8, w = W/8.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput
+from pydantic import Field
+from torch import Tensor, nn
+
+from more4d.models.trajectory_codec import TrajectoryCodecConfig, TrajectoryDecoder, TrajectoryEncoder
+from more4d.settings import Section
+
+LATENT_STRIDE = (4, 8, 8)
+"""Frames, rows and columns of pixels that one latent cell stands for."""
+LINEAR_LOG_VARIANCE = -6.0
+"""Log variance of the linear posterior: narrow, since principal components carry no noise of their own."""
+
+
+class LinearStartWanVAE(AutoencoderKLWan):
+    """Wan's causal VAE added to a linear one: training starts from principal components, not from noise.
+
+    Without `encoder_network` the encoder is the linear one alone. The first frame has a basis of its own (8x8x3 pixels), every later group of four frames shares one (4x8x8x3). The
+    networks' last layers start at zero, so that a fresh instance is exactly the linear codec.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        base_dim: int = 16,
+        z_dim: int = 16,
+        dim_mult: tuple[int, ...] = (1, 2, 4),
+        num_res_blocks: int = 1,
+        temperal_downsample: tuple[bool, ...] = (True, True),
+        latents_mean: tuple[float, ...] = (0.0,) * 16,
+        latents_std: tuple[float, ...] = (1.0,) * 16,
+        patch_size: int | None = 2,
+        encoder_network: bool = False,
+    ) -> None:
+        channels = 3 * (patch_size or 1) ** 2
+        super().__init__(
+            base_dim=base_dim,
+            z_dim=z_dim,
+            dim_mult=list(dim_mult),
+            num_res_blocks=num_res_blocks,
+            temperal_downsample=list(temperal_downsample),
+            latents_mean=list(latents_mean),
+            latents_std=list(latents_std),
+            patch_size=patch_size,
+            in_channels=channels,
+            out_channels=channels,
+        )
+        self.first_basis = nn.Parameter(torch.zeros(z_dim, 192), requires_grad=False)
+        self.group_basis = nn.Parameter(torch.zeros(z_dim, 768), requires_grad=False)
+        self.encoder_network = encoder_network
+        if not encoder_network:
+            self.encoder, self.quant_conv = None, None
+        for layer in filter(None, (self.quant_conv, self.decoder.conv_out)):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def linear_encode(self, x: Tensor) -> Tensor:
+        """Principal components [B, C, K, h, w] of a video [B, 3, T, H, W]."""
+        first = torch.einsum("bhwp,cp->bchw", cell_vectors(x[:, :, :1])[:, 0], self.first_basis)
+        groups = torch.einsum("bkhwp,cp->bckhw", cell_vectors(x[:, :, 1:]), self.group_basis)
+        return torch.cat([first[:, :, None], groups], dim=2)
+
+    def linear_decode(self, z: Tensor) -> Tensor:
+        """The video [B, 3, T, H, W] that principal components [B, C, K, h, w] stand for."""
+        first = torch.einsum("bchw,cp->bhwp", z[:, :, 0], self.first_basis)[:, None]
+        groups = torch.einsum("bckhw,cp->bkhwp", z[:, :, 1:], self.group_basis)
+        return torch.cat([cells_to_video(first, 1), cells_to_video(groups, 4)], dim=2)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        linear = self.linear_encode(x)
+        if not self.encoder_network:
+            return torch.cat([linear, torch.full_like(linear, LINEAR_LOG_VARIANCE)], dim=1)
+        mean, log_variance = super()._encode(x).chunk(2, dim=1)
+        return torch.cat([mean + linear, log_variance + LINEAR_LOG_VARIANCE], dim=1)
+
+    def _decode(self, z: Tensor, return_dict: bool = True) -> Any:
+        (residual,) = super()._decode(z, return_dict=False)
+        video = (residual + self.linear_decode(z)).clamp(-1.0, 1.0)
+        return DecoderOutput(sample=video) if return_dict else (video,)
+
+
+def cell_vectors(x: Tensor) -> Tensor:
+    """Flattened cells [B, K, h, w, 3·t·64] of a video whose frames come in ones (t = 1) or fours (t = 4)."""
+    frames = 1 if x.shape[2] == 1 else 4
+    cells = x.unflatten(2, (-1, frames)).unflatten(4, (-1, 8)).unflatten(6, (-1, 8))
+    return cells.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+
+
+def cells_to_video(cells: Tensor, frames: int) -> Tensor:
+    """The video [B, 3, K·frames, H, W] of flattened cells [B, K, h, w, 3·frames·64]."""
+    x = cells.unflatten(4, (3, frames, 8, 8)).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return x.flatten(2, 3).flatten(3, 4).flatten(4, 5)
+
+
+class MotionVAEConfig(Section):
+    """The codec, the Wan VAE between, and the motion latent's own normalisation."""
+
+    codec: TrajectoryCodecConfig = TrajectoryCodecConfig()
+    vae: dict[str, Any] = Field(default_factory=dict)
+    linear_start: bool = False
+    motion_mean: float | tuple[float, ...] = 0.0
+    motion_std: float | tuple[float, ...] = 1.0
+
+
+class MotionVAE(nn.Module):
+    """Encodes relative motion, images and depth to latents, and motion latents back to motion."""
+
+    def __init__(self, config: MotionVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trajectory_encoder = TrajectoryEncoder(config.codec)
+        self.vae = (LinearStartWanVAE if config.linear_start else AutoencoderKLWan)(**config.vae)
+        self.trajectory_decoder = TrajectoryDecoder(config.codec)
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Normalised latent mean [B, C, K, h, w] of a video [B, 3, T, H, W] in [-1, 1]; deterministic."""
+        mean, std = self._statistics(video)
+        return (self.vae.encode(video).latent_dist.mode() - mean) / std
+
+    def decode_video(self, latent: Tensor) -> Tensor:
+        """Video [B, 3, T, H, W] in [-1, 1] of a normalised latent [B, C, K, h, w]."""
+        mean, std = self._statistics(latent)
+        return self.vae.decode(latent * std + mean).sample
+
+    def encode_motion(self, motion: Tensor) -> Tensor:
+        """Motion latent [B, C, K, h, w] of normalised motion [B, 3, T, H, W] (eq. 1 units)."""
+        mean, std = self._motion_statistics(motion)
+        return (self.encode_video(self.trajectory_encoder(motion)) - mean) / std
+
+    def decode_motion(self, latent: Tensor) -> Tensor:
+        """Normalised motion [B, 3, T, H, W] of a motion latent; the first frame does not move, by definition."""
+        mean, std = self._motion_statistics(latent)
+        motion = self.trajectory_decoder(self.decode_video(latent * std + mean))
+        return torch.cat([torch.zeros_like(motion[:, :, :1]), motion[:, :, 1:]], dim=2)
+
+    def linear_decode_video(self, latent: Tensor) -> Tensor:
+        """Video [B, 3, T, H, W] by the linear part of the decoder alone: cheap enough for a training loss."""
+        mean, std = self._statistics(latent)
+        return self.vae.linear_decode(latent * std + mean)
+
+    def linear_decode_motion(self, latent: Tensor) -> Tensor:
+        """Motion [B, 3, T, H, W] by the linear part of the decoder alone."""
+        mean, std = self._motion_statistics(latent)
+        return self.trajectory_decoder.inverse(self.linear_decode_video(latent * std + mean))
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        return _channels(config["latents_mean"], like), _channels(config["latents_std"], like)
+
+    def _motion_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return _channels(self.config.motion_mean, like), _channels(self.config.motion_std, like)
+
+
+def _channels(values: Any, like: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1, 1)

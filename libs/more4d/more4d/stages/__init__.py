@@ -1,0 +1,1 @@
+"""The lineage's stages: each one object with its parameters, inputs, outputs and `run`."""

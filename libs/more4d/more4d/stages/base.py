@@ -1,0 +1,169 @@
+"""What a stage is, and how one is run: inputs checked, outputs swapped in atomically, metrics and timing written.
+
+A stage knows neither DVC nor Dagster nor Slurm; all of them run `python -m more4d.stages NAME`.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import Field, model_validator
+
+from more4d.settings import Section
+
+log = logging.getLogger(__name__)
+
+
+class VideoSpec(Section):
+    """Size of every clip that the networks see: frames, pixels and frames per second."""
+
+    frames: int = Field(gt=1)
+    height: int = Field(ge=16)
+    width: int = Field(ge=16)
+    fps: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _fits_the_causal_vae(self) -> "VideoSpec":
+        if (self.frames - 1) % 4:
+            raise ValueError(f"video.frames={self.frames} must be 4n+1: the causal VAE folds four frames into one")
+        if self.height % 16 or self.width % 16:
+            raise ValueError(f"video {self.height}x{self.width}: both sides must be multiples of 16")
+        return self
+
+
+P = TypeVar("P", bound=Section)
+
+
+@dataclass(frozen=True)
+class Context(Generic[P]):
+    """What one run of a stage is given; paths are absolute."""
+
+    params: P
+    video: VideoSpec
+    seed: int
+    workers: int
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    """Where to write: temporary siblings, swapped into place when `run` returns."""
+    work: Path
+    """A private folder that survives a kill; the same inputs and parameters find it again."""
+
+
+class Stage(ABC, Generic[P]):
+    """One step of the lineage. `run` returns its metrics: a flat dict of numbers."""
+
+    name: ClassVar[str]
+    section: ClassVar[type[Section]]
+    inputs: ClassVar[dict[str, str]] = {}
+    outputs: ClassVar[dict[str, str]]
+
+    @abstractmethod
+    def run(self, context: Context[P]) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a run returned and where it put it."""
+
+    name: str
+    metrics: dict[str, float]
+    outputs: dict[str, Path]
+    seconds: float = field(compare=False)
+
+
+class MissingInputError(ValueError):
+    """An input of the stage does not exist; the message names the path and the stage that makes it."""
+
+
+def run_stage(stage: Stage, *, params: Section, video: VideoSpec, seed: int, workers: int, root: Path) -> StageResult:
+    """Result of one run of `stage` in the workspace `root`; old outputs stay until the new ones are complete.
+
+    Raises MissingInputError when an input is absent; whatever `run` raises passes through.
+    """
+    started = time.monotonic()
+    inputs = {key: root / path for key, path in stage.inputs.items()}
+    _require(stage, inputs)
+    staging = {key: _staging(root / path) for key, path in stage.outputs.items()}
+    context = Context(
+        params, video, seed, workers, inputs, staging, _work_folder(stage, params, video, seed, inputs, root)
+    )
+    metrics = stage.run(context)
+    finals = {key: root / path for key, path in stage.outputs.items()}
+    for key, final in finals.items():
+        _swap(staging[key], final)
+    shutil.rmtree(context.work, ignore_errors=True)
+    result = StageResult(stage.name, metrics, finals, time.monotonic() - started)
+    _write_records(result, root)
+    return result
+
+
+def _require(stage: Stage, inputs: Mapping[str, Path]) -> None:
+    for key, path in inputs.items():
+        if not path.exists():
+            raise MissingInputError(
+                f"stage {stage.name}: input {key} is missing at {path}; run the stage that makes it"
+            )
+
+
+def _staging(final: Path) -> Path:
+    """A fresh temporary sibling of `final`; files get none made, folders are made empty."""
+    staging = final.with_name(f".{final.name}.partial")
+    if staging.is_dir():
+        shutil.rmtree(staging)
+    staging.unlink(missing_ok=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if not final.suffix:
+        staging.mkdir()
+    return staging
+
+
+def _swap(staging: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.old")
+    if old.is_dir():
+        shutil.rmtree(old)
+    old.unlink(missing_ok=True)
+    if final.exists():
+        final.rename(old)
+    staging.rename(final)
+    shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+
+
+def _work_folder(
+    stage: Stage, params: Section, video: VideoSpec, seed: int, inputs: Mapping[str, Path], root: Path
+) -> Path:
+    """Scratch keyed by everything that decides the result, so that a resumed run continues only its own work."""
+    digest = hashlib.sha256(f"{params.model_dump_json()}{video.model_dump_json()}{seed}".encode())
+    for key in sorted(inputs):
+        digest.update(key.encode())
+        digest.update(fingerprint(inputs[key]).encode())
+    folder = root / ".cache" / "work" / f"{stage.name}-{digest.hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents in sorted order."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(str(file.relative_to(path.parent)).encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _write_records(result: StageResult, root: Path) -> None:
+    for kind, payload in (("metrics", result.metrics), ("timings", {"seconds": round(result.seconds, 3)})):
+        path = root / "results" / kind / f"{result.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(json.dumps(payload, indent=2, sort_keys=True) + "\n")
+        temporary.replace(path)
+    log.info("%s: %.1f s %s", result.name, result.seconds, result.metrics)

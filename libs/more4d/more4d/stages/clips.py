@@ -1,0 +1,129 @@
+"""Stage clips: windows of the wanted length and size out of every video, each kept or rejected with its scores."""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from more4d.curation.filters import FilterThresholds, Finding, judge_window
+from more4d.curation.shots import DETECTOR
+from more4d.curation.windows import Window, WindowShape, iter_windows
+from more4d.data.parallel import ordered_map
+from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
+from more4d.data.video import VideoError, encode_video, probe_video
+from more4d.settings import Section
+from more4d.stages.base import Context, Stage, VideoSpec
+
+
+class ClipsParams(Section):
+    """How videos are cut and which windows are kept."""
+
+    cut_threshold: float = Field(gt=0, le=1)
+    """Of the shot detector's score, 0..1."""
+    max_windows_per_clip: int = Field(gt=0)
+    min_source_fps: float = Field(gt=0)
+    """A slower video cannot be resampled without repeating frames."""
+    filters: FilterThresholds
+    crf: int = Field(ge=0, le=51)
+    """H.264 quality of the clips; 0 is lossless."""
+    max_rejected_share: float = Field(ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class _Made:
+    row: dict[str, Any]
+    clip: bytes
+
+
+class ClipsStage(Stage[ClipsParams]):
+    """Clips of one shot, one length and one size, in which something moves and the camera does not."""
+
+    name = "clips"
+    section = ClipsParams
+    inputs = {"source": "datasets/source"}
+    outputs = {"clips": "datasets/clips"}
+
+    def run(self, context: Context[ClipsParams]) -> dict[str, float]:
+        folder = context.outputs["clips"]
+        (folder / "clips").mkdir()
+        source = context.inputs["source"]
+        videos = read_accepted(source / "table.parquet").to_dict("records")
+        cut = partial(_cut_video, context.params, context.video, source)
+        rows = []
+        for made in ordered_map(cut, videos, workers=context.workers, label="videos"):
+            for item in made:
+                if item.clip:
+                    (folder / item.row["path"]).write_bytes(item.clip)
+                rows.append(item.row)
+        table = pd.DataFrame(rows)
+        write_table(folder / "clips.parquet", table)
+        counts = require_accepted(table, stage=self.name, max_rejected_share=context.params.max_rejected_share)
+        return {**counts, "videos": len(videos), **_count_reasons(rows)}
+
+
+def _cut_video(params: ClipsParams, video: VideoSpec, folder: Path, source: dict[str, Any]) -> list[_Made]:
+    """The rows and clips of one video; a video that cannot be read gives one rejected row."""
+    path = folder / source["contentUrl"]
+    shape = WindowShape(video.frames, video.height, video.width, video.fps)
+    made: list[_Made] = []
+    try:
+        if (fps := probe_video(path).fps) < params.min_source_fps:
+            raise VideoError(f"too slow: {fps:g} frames per second (below {params.min_source_fps:g})")
+        windows = iter_windows(path, shape, cut_threshold=params.cut_threshold)
+        for window in islice(windows, params.max_windows_per_clip):
+            made.append(_judge(params, video, source, window))  # noqa: PERF401 - what came before an error is kept
+    except VideoError as error:
+        made.append(_Made(_row(source, video, None, []) | verdict([str(error)]), b""))
+    return made
+
+
+def _judge(params: ClipsParams, video: VideoSpec, source: dict[str, Any], window: Window) -> _Made:
+    if len(window.frames) < video.frames:
+        return _Made(_row(source, video, window, []) | verdict([_too_short(window, video)]), b"")
+    findings = judge_window(window.frames, params.filters)
+    row = _row(source, video, window, findings) | verdict([f.reason for f in findings if f.reason])
+    if row["reason"]:
+        return _Made(row, b"")
+    clip = encode_video(window.frames, video.fps, lossless=params.crf == 0, crf=params.crf)
+    return _Made(row | {"path": f"clips/{row['clip_id']}.mp4"}, clip)
+
+
+def _too_short(window: Window, video: VideoSpec) -> str:
+    ends = {"cut": "cut inside: a shot boundary", "end": "too short: the video ends", "length": ""}[window.ended_by]
+    return f"{ends} after {len(window.frames)} of {video.frames} frames"
+
+
+def _row(source: dict[str, Any], video: VideoSpec, window: Window | None, findings: list[Finding]) -> dict[str, Any]:
+    """A window's row; scores that were not measured are NaN."""
+    start = window.start if window else 0
+    kept = ("videoid", "name", "origin", "licence", "attribution", "truth", "split", "source_table", "source_row")
+    scores = {f"{name}_score": float("nan") for name in ("shot", "motion", "camera_motion", "brightness", "contrast")}
+    scores |= {f"{finding.name}_score": finding.score for finding in findings}
+    return {
+        "clip_id": f"{source['videoid']}-{start:05d}",
+        **{key: source[key] for key in kept},
+        "start_frame": start,
+        "start_seconds": start / video.fps,
+        "frames": len(window.frames) if window else 0,
+        "fps": video.fps,
+        "path": "",
+        "shot_detector": DETECTOR,
+        **scores,
+        "shot_score": window.shot_score if window else float("nan"),
+    }
+
+
+def _count_reasons(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How many windows each kind of reason rejected (one may have several)."""
+    kinds = {
+        "rejected_cut": "cut inside", "rejected_short": "too short", "rejected_static": "static",
+        "rejected_camera": "the camera moves", "rejected_dark_or_bright": "brightness",
+    }  # fmt: skip
+    return {key: sum(words in row["reason"] for row in rows) for key, words in kinds.items()}
+
+
+STAGE = ClipsStage()

@@ -1,0 +1,90 @@
+"""Stage depth: depth of every frame and the intrinsics of every selected clip."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from more4d.data.parallel import ordered_map
+from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
+from more4d.data.tensors import encode_arrays
+from more4d.labeling.clips import Clip
+from more4d.labeling.depth import DepthLabel, depth_estimator
+from more4d.settings import Section
+from more4d.stages.base import Context, Stage
+
+
+class DepthParams(Section):
+    """Who estimates the depth of which clips."""
+
+    rendered: str
+    real: str
+    max_rejected_share: float = Field(ge=0, le=1)
+
+
+class DepthStage(Stage[DepthParams]):
+    """One safetensors file a clip: depths [T, H, W] in metres and intrinsics [3, 3]."""
+
+    name = "depth"
+    section = DepthParams
+    inputs = {
+        "source": "datasets/source",
+        "clips": "datasets/clips",
+        "selection": "datasets/selection",
+        "base": "models/tiny-base",
+    }
+    outputs = {"depth": "datasets/depth"}
+
+    def run(self, context: Context[DepthParams]) -> dict[str, float]:
+        folder = context.outputs["depth"]
+        clips = selected_clips(context.inputs["clips"], context.inputs["selection"], context.inputs["source"])
+        estimate = partial(_estimate, context.params, context.inputs["base"])
+        rows = []
+        for row, data in ordered_map(estimate, clips, workers=context.workers, label="clips"):
+            if data:
+                (folder / f"{row['clip_id']}.safetensors").write_bytes(data)
+            rows.append(row)
+        table = pd.DataFrame(rows)
+        write_table(folder / "depth.parquet", table)
+        counts = require_accepted(table, stage=self.name, max_rejected_share=context.params.max_rejected_share)
+        return {**counts, "median_depth_m": float(np.nanmedian([row["median_depth_m"] for row in rows]))}
+
+
+def selected_clips(clips: Path, selection: Path, source: Path) -> list[Clip]:
+    """The clips that the selection accepted, in the clips' order."""
+    chosen = set(read_accepted(selection / "selection.parquet")["clip_id"])
+    rows = read_accepted(clips / "clips.parquet").to_dict("records")
+    return [Clip.of_row(row, clips, source) for row in rows if row["clip_id"] in chosen]
+
+
+def _estimate(params: DepthParams, base: Path, clip: Clip) -> tuple[dict[str, Any], bytes]:
+    estimator = depth_estimator(params.rendered if clip.origin == "rendered" else params.real, base)
+    row: dict[str, Any] = {
+        "clip_id": clip.clip_id,
+        "model": estimator.info.model,
+        "version": estimator.info.version,
+        "licence": estimator.info.licence,
+        "median_depth_m": float("nan"),
+        "focal_px": float("nan"),
+    }
+    try:
+        label = estimator.estimate(clip)
+    except ValueError as error:
+        return row | verdict([str(error)]), b""
+    faults = _faults(label)
+    row |= {"median_depth_m": float(np.median(label.depths[0])), "focal_px": float(label.intrinsics[0, 0])}
+    facts = {key: row[key] for key in ("clip_id", "model", "version", "licence")}
+    data = b"" if faults else encode_arrays({"depths": label.depths, "intrinsics": label.intrinsics}, facts)
+    return row | verdict(faults), data
+
+
+def _faults(label: DepthLabel) -> list[str]:
+    bad = ~(np.isfinite(label.depths) & (label.depths > 0))
+    # A stray pixel is left to the quality criteria; a clip without depth is no clip.
+    return [f"{bad.mean():.0%} of the depths are not positive and finite"] if bad.mean() > 0.5 else []
+
+
+STAGE = DepthStage()

@@ -1,0 +1,41 @@
+"""Trains 4D-STraG on the latent cache, from the base checkpoint (paper section 4.2)."""
+
+from more4d.models.bundle import Models, save_network
+from more4d.settings import Section
+from more4d.stages.base import Context, Stage
+from more4d.training.flow import FlowSettings
+from more4d.training.latents import LatentDataset, cached_conditions
+from more4d.training.loop import TrainSettings, train
+from more4d.training.strag import STraGObjective
+
+
+class STraGParams(Section):
+    """What the loss weighs, and how long to train."""
+
+    flow: FlowSettings
+    train: TrainSettings
+
+
+class STraGStage(Stage[STraGParams]):
+    """Latents to a STraG transformer."""
+
+    name = "strag"
+    section = STraGParams
+    inputs = {"latents": "datasets/latents", "vae": "models/motion_vae", "base": "models/tiny-base"}
+    outputs = {"strag": "models/strag", "history": "results/plots/strag.csv"}
+
+    def run(self, context: Context[STraGParams]) -> dict[str, float]:
+        """First and last losses."""
+        params = context.params
+        vae = context.inputs["vae"] / "vae.safetensors"
+        models = Models.load(context.inputs["base"], overrides={"vae": vae})
+        strag = models.strag.requires_grad_(True)
+        source = LatentDataset(context.inputs["latents"] / "train.safetensors")
+        objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, params.flow)
+        result = train(objective, params.train, seed=context.seed, work=context.work)
+        strag.load_state_dict(result.ema)
+        save_network(strag, context.outputs["strag"] / "strag.safetensors")
+        return result.write(context.outputs["history"])
+
+
+STAGE = STraGStage()

@@ -1,0 +1,84 @@
+"""The latent cache: everything that STraG's training reads, computed once from the dataset.
+
+Suffixes: B batch, T frames, K latent frames, H height, W width, M text tokens, I image tokens, G motion patches, C width.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from more4d_kernels import normalize_motion
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from more4d.data.sample import Sample
+from more4d.models.bundle import Models
+from more4d.models.conditions import depth_latent, image_latent, to_unit_range
+from more4d.training.base_sources import metres_per_unit
+from more4d.training.flow import Conditions
+from more4d.training.view_source import video_tensor
+
+
+def motion_batch(samples: Iterable[Sample]) -> dict[str, Tensor]:
+    """What MotionVAEObjective reads: motion, visible, unit and video of samples; unknown or invalid points are not visible."""
+    rows = [_motion(sample) for sample in samples]
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _motion(sample: Sample) -> dict[str, Tensor]:
+    points, intrinsics = torch.from_numpy(sample.points)[None], torch.from_numpy(sample.intrinsics)[None]
+    motion, valid = normalize_motion(points, intrinsics, image_size=sample.depth.shape)
+    known = torch.isfinite(motion[0]).all(dim=0) & valid & torch.from_numpy(sample.visibility)
+    unit = torch.from_numpy(metres_per_unit(sample.depth, sample.intrinsics))
+    return {
+        "motion": torch.nan_to_num(motion[0], posinf=0.0, neginf=0.0),
+        "visible": known,
+        "unit": torch.nan_to_num(unit, posinf=0.0, neginf=0.0),
+        "video": video_tensor(sample.video[None])[0],
+    }
+
+
+@torch.no_grad()
+def encode_samples(models: Models, samples: list[Sample]) -> dict[str, Tensor]:
+    """One batch of the cache: latents, text, image tokens and motion features beside the true motion."""
+    batch = motion_batch(samples)
+    images = torch.from_numpy(np.stack([sample.video[0] for sample in samples])).permute(0, 3, 1, 2)
+    depth = torch.from_numpy(np.stack([sample.depth for sample in samples]))
+    frames = batch["motion"].shape[2]
+    return {
+        "motion_latent": models.vae.encode_motion(batch["motion"]),
+        "image_latent": image_latent(models.vae, to_unit_range(images), frames),
+        "depth_latent": depth_latent(models.vae, depth, frames, models.config.generation.depth_encoding),
+        "motion_features": models.motion_encoder.encode(images),
+        "text": models.text.encode([sample.caption for sample in samples]),
+        "image_tokens": models.image_encoder.encode(images),
+        **{key: batch[key] for key in ("motion", "visible", "unit")},
+    }
+
+
+def write_latents(batches: Iterable[dict[str, Tensor]], file: Path) -> int:
+    """Number of samples written; floating tensors are stored in half precision, as the networks read them."""
+    parts = list(batches)
+    joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    # Metres per unit of a far backdrop times a small weight still matter: half precision holds them to 0.05 %.
+    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in joined.items()}, file)
+    return len(joined["motion_latent"])
+
+
+class LatentDataset:
+    """A file of the latent cache as batches for STraGObjective."""
+
+    def __init__(self, file: Path) -> None:
+        self.tensors = load_file(file)
+        self.size = len(self.tensors["motion_latent"])
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The samples at `indices` [B], in single precision."""
+        picked = {key: value[indices] for key, value in self.tensors.items()}
+        return {k: v.float() if v.is_floating_point() else v for k, v in picked.items()}
+
+
+def cached_conditions(batch: dict[str, Tensor]) -> Conditions:
+    """Text and image tokens that came with the batch."""
+    return Conditions(batch["text"], batch["image_tokens"])

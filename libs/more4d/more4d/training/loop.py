@@ -1,0 +1,182 @@
+"""The one training loop: accelerate, seeded per step, resumable at any step, with an exponential moving average.
+
+Everything random in step k is drawn from a generator seeded by (seed, k), so a resumed run needs no generator state
+to equal the uninterrupted one.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pandas
+import torch
+from accelerate import Accelerator
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from more4d.settings import Section
+from more4d.training.checkpoint import Progress, load_training, save_training
+
+
+class TrainSettings(Section):
+    """How long and how fast to train; AdamW with linear warm-up and cosine decay to zero."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=0.1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=10, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    checkpoint_every: int = Field(default=100, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _warms_up_within_the_run(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} leaves nothing of steps={self.steps}")
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                f"checkpoint_every={self.checkpoint_every} must be a multiple of log_every={self.log_every}"
+            )
+        return self
+
+
+class Objective(ABC):
+    """What one training is about: which parameters, which batch, which loss."""
+
+    module: nn.Module
+    """Everything that is trained and saved."""
+    size: int
+    """Number of samples."""
+
+    @abstractmethod
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The samples at `indices` [B], stacked."""
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars to log; the one called "loss" is minimised."""
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for AdamW: vectors and scalars are not decayed."""
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
+        ]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The history (one row every `log_every` steps) and the moving average of the module's state dict."""
+
+    history: list[dict[str, float]]
+    ema: dict[str, Tensor]
+
+    def write(self, history: Path) -> dict[str, float]:
+        """First and last logged losses, after writing the whole history as CSV."""
+        pandas.DataFrame(self.history).to_csv(history, index=False, float_format="%.6g", lineterminator="\n")
+        first, last = self.history[0], self.history[-1]
+        return {f"first_{k}": first[k] for k in first if k != "step"} | {f"last_{k}": last[k] for k in last}
+
+
+def train(objective: Objective, settings: TrainSettings, *, seed: int, work: Path, device: str = "cpu") -> TrainResult:
+    """The trained EMA weights and the history of `settings.steps` steps, continued from `work` where it holds a state.
+
+    Raises FloatingPointError when a loss is not finite.
+    """
+    accelerator = Accelerator(mixed_precision="bf16" if settings.precision == "bf16" else "no", cpu=device == "cpu")
+    optimizer = torch.optim.AdamW(
+        objective.parameter_groups(settings.learning_rate, settings.weight_decay), betas=(0.9, 0.98)
+    )
+    ema = {key: value.detach().clone() for key, value in objective.module.state_dict().items()}
+    progress = load_training(work, objective.module, ema, optimizer)
+    optimizer = accelerator.prepare(optimizer)
+    schedule = [group["lr"] for group in optimizer.param_groups]
+    objective.module.train()
+    history = list(progress.history)
+    window: dict[str, list[float]] = {}
+    for step in tqdm(
+        range(progress.step, settings.steps), initial=progress.step, total=settings.steps, desc="train", leave=False
+    ):
+        for group, peak in zip(optimizer.param_groups, schedule, strict=True):
+            group["lr"] = peak * learning_rate_factor(step, settings)
+        logs = _step(objective, settings, accelerator, optimizer, seed, step)
+        _update_ema(ema, objective.module, _ema_decay(step, settings.ema_decay))
+        for key, value in logs.items():
+            window.setdefault(key, []).append(value)
+        if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
+            history.append({"step": step + 1} | {k: sum(v) / len(v) for k, v in window.items()})
+            window = {}
+        if (step + 1) % settings.checkpoint_every == 0:
+            save_training(work, Progress(step + 1, history), objective.module, ema, optimizer.optimizer)
+    return TrainResult(history, ema)
+
+
+def _step(
+    objective: Objective, settings: TrainSettings, accelerator: Accelerator, optimizer: Any, seed: int, step: int
+) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(step_seed(seed, step))
+    batch = objective.batch(batch_indices(objective.size, settings.batch_size, seed, step))
+    with accelerator.autocast():
+        logs = objective.loss({k: v.to(accelerator.device) for k, v in batch.items()}, generator)
+    loss = logs["loss"]
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower learning_rate={settings.learning_rate}")
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(objective.module.parameters(), settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return {k: float(v) for k, v in logs.items()} | {"gradient_norm": float(norm)}
+
+
+def learning_rate_factor(step: int, settings: TrainSettings) -> float:
+    """Share of the peak learning rate at `step`: linear up over `warmup_steps`, then a half cosine down to zero."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for step `step`, far from those of its neighbours and of other runs."""
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**63
+
+
+def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Sample numbers [B] of step `step`: every epoch is a permutation of all `size` samples, from (seed, epoch) alone."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return torch.tensor([_permutation(size, seed, p // size)[p % size] for p in positions])
+
+
+@lru_cache(maxsize=2)
+def _permutation(size: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(step_seed(seed, -1 - epoch))
+    return torch.randperm(size, generator=generator).tolist()
+
+
+def _ema_decay(step: int, decay: float) -> float:
+    """The average warms up: a fixed decay would remember the random start for 1/(1-decay) steps."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def _update_ema(ema: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    for key, value in module.state_dict().items():
+        if value.is_floating_point():
+            ema[key].lerp_(value, 1 - decay)
+        else:
+            ema[key].copy_(value)
+
+
+def iterate_batches(size: int, batch_size: int) -> Iterator[Tensor]:
+    """Consecutive sample numbers in batches, each sample once."""
+    for start in range(0, size, batch_size):
+        yield torch.arange(start, min(size, start + batch_size))

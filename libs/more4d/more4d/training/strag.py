@@ -1,0 +1,44 @@
+"""The objective of 4D-STraG: motion latents by flow matching, optionally with the decoded trajectory's distance.
+
+Suffixes: B batch, T frames, K latent frames, H height, W width, G motion patches, C motion width.
+"""
+
+from torch import Tensor
+
+from more4d.models.conditions import strag_input
+from more4d.models.flow_matching import TIMESTEPS
+from more4d.training.flow import Conditions, FlowObjective
+
+
+class STraGObjective(FlowObjective):
+    """Batches hold motion_latent, image_latent, depth_latent [B, 16, K, h, w] and motion_features [B, G, C].
+
+    With a decoded weight also motion [B, 3, T, H, W] (eq. 1 units), visible [B, T, H, W] and unit [B, 3, H, W].
+    """
+
+    def clean(self, batch: dict[str, Tensor]) -> Tensor:
+        """The motion latent."""
+        return batch["motion_latent"]
+
+    def predict(
+        self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, control: Tensor
+    ) -> Tensor:
+        """The transformer on its 64 channels."""
+        hidden = strag_input(noisy, batch["image_latent"] * control, batch["depth_latent"] * control)
+        return self.transformer(hidden, sigmas * TIMESTEPS, given.text, given.image, batch["motion_features"])
+
+    def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Mean distance between generated and true trajectories."""
+        return trajectory_distance(self.vae.linear_decode_motion(sample), batch)
+
+
+def trajectory_distance(motion: Tensor, batch: dict[str, Tensor], softness: float = 3e-3) -> Tensor:
+    """Mean distance in metres between predicted and true motion [B, 3, T, H, W] over visible points: eq. 7.
+
+    The distance, not its square: its minimiser is a median, so points that mostly stay do stay. Below `softness`
+    metres it turns into a square, or its gradient would jump at zero. `unit` [B, 3, H, W] is metres per unit.
+    """
+    error = (motion.float() - batch["motion"].float()) * batch["unit"].float()[:, :, None]
+    distance = (error.square().sum(dim=1) + softness**2).sqrt() - softness
+    visible = batch["visible"].to(distance)
+    return (distance * visible).sum() / visible.sum().clamp_min(1.0)

@@ -1,0 +1,91 @@
+"""The motion VAE: its linear start by principal components, and the objective that trains what comes on top.
+
+Suffixes: B batch, T frames, H height, W width.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from more4d.models.vae import LinearStartWanVAE, MotionVAE, cell_vectors
+from more4d.settings import Section
+from more4d.training.flow import BatchSource
+from more4d.training.loop import Objective
+from more4d.training.strag import trajectory_distance
+
+
+class VAELossSettings(Section):
+    """What a reconstruction error costs."""
+
+    kl_weight: float = Field(default=1e-6, ge=0)
+    video_weight: float = Field(default=1.0, ge=0)
+    """Weight of the reconstruction of plain video, which 4D-ViSM needs of the same VAE."""
+    train_trajectory_encoder: bool = True
+    """The published encoder never received a gradient; frozen, it keeps latents that a STraG was trained on."""
+    latent_noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of noise added to motion latents: the decoder learns to quiet what a generator leaves."""
+
+
+@torch.no_grad()
+def fit_linear_start(vae: LinearStartWanVAE, videos: Iterable[tuple[Tensor, float]]) -> None:
+    """Set both bases to the leading principal directions of weighted videos [B, 3, T, H, W]; the mean is not removed.
+
+    Each kind of video (motion map, picture, depth) is scaled to the same energy times its weight, so that none crowds
+    the others out of the 16 channels; a zero video stays a zero latent.
+    """
+    covariances = [torch.zeros(192, 192, dtype=torch.float64), torch.zeros(768, 768, dtype=torch.float64)]
+    for video, weight in videos:
+        for covariance, frames in zip(covariances, (video[:, :, :1], video[:, :, 1:]), strict=True):
+            vectors = cell_vectors(frames).flatten(0, 3).double()
+            gram = vectors.T @ vectors
+            covariance += weight * gram / gram.trace().clamp_min(1e-12)
+    for basis, covariance in zip((vae.first_basis, vae.group_basis), covariances, strict=True):
+        directions = torch.linalg.eigh(covariance).eigenvectors[:, -vae.z_dim :].flip(1).T
+        signs = directions.sum(dim=1, keepdim=True).sign()
+        basis.copy_((directions * torch.where(signs == 0, torch.ones_like(signs), signs)).float())
+
+
+class MotionVAEObjective(Objective):
+    """Reconstruction of trajectories and videos plus KL; the encoder behind the trajectory encoder stays frozen.
+
+    Batches hold motion [B, 3, T, H, W], visible [B, T, H, W], unit [B, 3, H, W] and video [B, 3, T, H, W] in [-1, 1].
+    """
+
+    def __init__(self, vae: MotionVAE, source: BatchSource, settings: VAELossSettings) -> None:
+        self.vae, self.source, self.size, self.settings = vae, source, source.size, settings
+        vae.trajectory_encoder.requires_grad_(settings.train_trajectory_encoder)
+        self.module = nn.ModuleDict(
+            {
+                "trajectory_encoder": vae.trajectory_encoder,
+                "decoder": vae.vae.decoder,
+                "post_quant_conv": vae.vae.post_quant_conv,
+                "trajectory_decoder": vae.trajectory_decoder,
+            }
+        )
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The source's samples at `indices`."""
+        return self.source.batch(indices)
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Trajectory distance, video error and KL."""
+        settings = self.settings
+        motion_map = self.vae.trajectory_encoder(batch["motion"])
+        posterior = self.vae.vae.encode(motion_map).latent_dist
+        latent = posterior.mode()
+        noise = torch.randn(latent.shape, generator=generator).to(latent)
+        spread = torch.rand(len(latent), 1, 1, 1, 1, generator=generator).to(latent) * settings.latent_noise
+        decoded = self.vae.vae.decode(latent + spread * noise).sample
+        logs = {"trajectory": trajectory_distance(self.vae.trajectory_decoder(decoded), batch)}
+        logs["kl"] = posterior.kl().mean()
+        logs["video"] = self._video_error(batch) if settings.video_weight else latent.new_zeros(())
+        loss = logs["trajectory"] + settings.kl_weight * logs["kl"] + settings.video_weight * logs["video"]
+        return {"loss": loss} | {k: v.detach() for k, v in logs.items()}
+
+    def _video_error(self, batch: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            latent = self.vae.encode_video(batch["video"])
+        return functional.l1_loss(self.vae.decode_video(latent), batch["video"])

@@ -1,0 +1,1 @@
+"""Dagster over DVC: the stages of a dvc.yaml as assets."""

@@ -1,0 +1,1 @@
+"""Definitions that Dagster loads: the lineage, and where its stages run."""

@@ -1,0 +1,96 @@
+"""Claims about more4d.data.sample and more4d.data.tracks_codec."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from more4d.data.sample import Sample, decode_sample, encode_sample
+from more4d.data.tracks_codec import decode_tracks, encode_tracks
+from numpy.typing import NDArray
+
+MakeSample = Callable[..., Sample]
+Lift = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+SHAPE = (5, 32, 48)
+
+
+def _pixels(points: NDArray[np.float32], camera: NDArray[np.float32]) -> NDArray[np.float64]:
+    return points[..., :2].astype(np.float64) / points[..., 2:] * camera[0, 0] + camera[:2, 2]
+
+
+def test_everything_but_the_tracks_comes_back_exact(make_sample: MakeSample) -> None:
+    sample = make_sample()
+    back = decode_sample(encode_sample(sample))
+    expected = ("a-00000", "a patch moves", 8, "train", "rendered")
+    assert (back.id, back.caption, back.fps, back.split, back.kind) == expected
+    assert back.provenance == sample.provenance
+    for name in ("video", "intrinsics", "visibility", "render", "render_mask"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(sample, name), err_msg=name)
+    truth, none = back.views["static"].video, back.views["spiral"].video
+    assert truth is not None and none is None
+    for name in ("camera_to_world", "render", "render_mask"):
+        np.testing.assert_array_equal(getattr(back.views["static"], name), getattr(sample.views["static"], name))
+
+
+def test_same_sample_gives_the_same_bytes(make_sample: MakeSample) -> None:
+    assert encode_sample(make_sample()) == encode_sample(make_sample())
+
+
+def test_views_are_left_out_when_not_wanted(make_sample: MakeSample) -> None:
+    files = {key: data for key, data in encode_sample(make_sample()).items() if not key.startswith("view_")}
+    assert decode_sample(files, with_views=False).views == {}
+    with pytest.raises(ValueError, match=r"lacks its view_s\w+\.camera\.bin"):
+        decode_sample(files)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 50), st.floats(0, 1))
+def test_quantised_tracks_stay_within_a_twentieth_of_a_pixel_and_a_thousandth_of_depth(
+    intrinsics: NDArray[np.float32], lift: Lift, seed: int, scale: float, motion: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    depth = (scale * rng.lognormal(0, 1, SHAPE[1:])).astype(np.float32)
+    steps = rng.normal(0, motion, (*SHAPE, 3)) * depth[..., None]
+    points = (lift(depth)[None] + steps.cumsum(0) - steps[0]).astype(np.float32)
+    tracks = encode_tracks(points, depth, intrinsics)
+    depth_back, back = decode_tracks(tracks.header, tracks.files, SHAPE)
+    np.testing.assert_allclose(depth_back, depth, rtol=2e-4)
+    ahead = points[..., 2] > 1e-3
+    assert np.linalg.norm((_pixels(back, intrinsics) - _pixels(points, intrinsics))[ahead], axis=-1).max() <= 0.05
+    np.testing.assert_allclose(back[..., 2], points[..., 2], rtol=1e-3)
+
+
+def test_points_that_pixels_cannot_hold_are_kept_exactly(make_sample: MakeSample) -> None:
+    sample = make_sample()
+    points, depth = sample.points.copy(), sample.depth.copy()
+    points[1, 0, 0] = np.nan
+    points[2, 3, 4, 2] = -1
+    points[3, 5, 6] = (1e6, 0, 1e-3)
+    depth[7, 8] = 0
+    back = decode_sample(encode_sample(replace(sample, points=points, depth=depth)))
+    for index in ((1, 0, 0), (2, 3, 4), (3, 5, 6)):
+        np.testing.assert_array_equal(back.points[index], points[index])
+    np.testing.assert_array_equal(back.points[:, 7, 8], points[:, 7, 8])
+    assert back.depth[7, 8] == 0
+
+
+def test_static_tracks_cost_almost_nothing(make_sample: MakeSample) -> None:
+    sample = make_sample()
+    tracks = encode_tracks(np.repeat(sample.points[:1], 50, 0), sample.depth, sample.intrinsics)
+    assert len(tracks.files["steps"]) < 0.005 * 50 * sample.points[0].nbytes
+
+
+def test_a_sample_of_the_wrong_shape_or_name_is_refused(make_sample: MakeSample) -> None:
+    with pytest.raises(ValueError, match=r"depth is \[31, 48\], its video wants \[32, 48\]"):
+        replace(make_sample(), depth=np.ones((31, 48), np.float32))
+    with pytest.raises(ValueError, match="cannot be a sample's id"):
+        make_sample("../evil")
+
+
+def test_another_schema_version_is_refused(make_sample: MakeSample) -> None:
+    files = encode_sample(make_sample())
+    files["json"] = files["json"].replace(b'"schema_version": 1', b'"schema_version": 99')
+    with pytest.raises(ValueError, match="schema version 99, this code reads 1"):
+        decode_sample(files)
