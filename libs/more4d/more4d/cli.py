@@ -13,9 +13,7 @@ import typer
 if TYPE_CHECKING:
     from more4d.inference.generate import Request
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="From one photo to a moving 4D scene."
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="From one photo to a moving 4D scene.")
 scene_app = typer.Typer(help="Look into scene folders.")
 app.add_typer(scene_app, name="scene")
 
@@ -37,7 +35,9 @@ def generate(
     checkpoint: Annotated[Path, typer.Option(help="the folder with the networks")] = DEFAULT_CHECKPOINT,
     seed: Annotated[int, typer.Option(help="of the noise that motion and views start from")] = 0,
     steps: Annotated[int | None, typer.Option(help="sampling steps; default: the checkpoint's")] = None,
-    guidance: Annotated[float | None, typer.Option(help="guidance scale, 1 for none; default: the checkpoint's")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="guidance scale, 1 for none; default: the checkpoint's")
+    ] = None,
     fov: Annotated[float | None, typer.Option(help="the photo's horizontal field of view in degrees")] = None,
     intrinsics: Annotated[str | None, typer.Option(help="fx,fy,cx,cy in the photo's pixels")] = None,
     depth: Annotated[Path | None, typer.Option(help=".npy (metres) or 16-bit .png (millimetres)")] = None,
@@ -51,6 +51,7 @@ def generate(
     from more4d.inference.generate import Request, generate_scene
     from more4d.inference.scene import Credit, write_scene
     from more4d.models.bundle import Models
+    from more4d.report.viewer import scene_page
 
     request = Request(
         prompt=prompt,
@@ -67,7 +68,7 @@ def generate(
     require_free(out, force=force)
     photo = load_image(image)
     scene = generate_scene(Models.load(checkpoint), photo, request, name=out.name, credit=Credit(image.name))
-    digest = write_scene(scene, out, page=_page())
+    digest = write_scene(scene, out, page=scene_page)
     _tell(scene.timings["total"], request, out, digest)
 
 

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 from more4d.curation.flow import DenseFlow, camera_shift
 from more4d.settings import Section
 
+_LONG_SIDE = 192
+"""Coarse flow is enough to see whether things move."""
+
 
 class FilterThresholds(Section):
     """When a window is kept."""
@@ -62,7 +65,7 @@ def measure_motion(frames: NDArray[np.uint8]) -> tuple[float, float]:
 
     Motion: the 99th percentile over pixels of the way travelled. Camera: the way that the picture's border travels.
     """
-    flow_between = DenseFlow()
+    flow_between = DenseFlow(_LONG_SIDE)
     travelled = np.zeros(frames.shape[1:3], np.float32)
     camera = 0.0
     for before, after in zip(frames, frames[1:], strict=False):

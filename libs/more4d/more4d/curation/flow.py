@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_LONG_SIDE = 384
+_LONG_SIDE = 288
 _BORDER = 0.12
 """Width of the border as a share of the side."""
 _MIN_SLOPE = 2.0

@@ -12,11 +12,11 @@ _BINS = (16, 4, 4)
 
 
 class ShotDetector:
-    """Finds cuts in frames that come one by one: a jump in the HSV histogram that is also a jump in the pixels.
+    """Finds cuts in frames that come one by one: a jump in the colours that is also a jump in the layout.
 
-    `score` of a frame is the smaller of two distances to the frame before, both in 0..1: the histogram's total
-    variation and the mean absolute difference of a blurred thumbnail, scaled. A moving object changes the
-    thumbnail a little and a flash the histogram alone; a cut changes both.
+    `score` of a frame is the smaller of two distances to the frame before, both in 0..1: the total variation of the
+    HSV histograms, and one minus the correlation of grey thumbnails. A moving subject hardly changes the first, a
+    change of exposure not the second; a cut changes both.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -26,14 +26,13 @@ class ShotDetector:
     def score(self, image: NDArray[np.uint8]) -> float:
         """The score of a frame uint8 [H, W, 3] RGB; 0 for the first."""
         small = np.asarray(cv2.resize(image, (48, 32), interpolation=cv2.INTER_AREA), np.uint8)
-        now = _histogram(small), small.astype(np.float32) / np.float32(255)
+        now = _histogram(small), _layout(small)
         before, self._before = self._before, now
         if before is None:
             return 0.0
-        histogram = 0.5 * float(np.abs(now[0] - before[0]).sum())
-        # Two unrelated pictures differ by about 0.25 a pixel.
-        pixels = min(1.0, 4 * float(np.abs(now[1] - before[1]).mean()))
-        return min(histogram, pixels)
+        colours = 0.5 * float(np.abs(now[0] - before[0]).sum())
+        layout = 1 - float((now[1] * before[1]).sum())
+        return min(colours, max(0.0, min(1.0, layout)))
 
     def is_cut(self, score: float) -> bool:
         """Whether a frame with this score begins a new shot."""
@@ -44,3 +43,10 @@ def _histogram(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256])
     return (counts / counts.sum()).astype(np.float32)
+
+
+def _layout(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey levels with mean 0 and length 1."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
+    centred = grey - grey.mean()
+    return (centred / max(float(np.linalg.norm(centred)), 1e-3)).astype(np.float32)

@@ -99,7 +99,7 @@ def caption_lookup(statistics: MotionStatistics, clip: Clip) -> Floats:
 
 def _motion(clip: Clip) -> Floats:
     points = torch.from_numpy(np.nan_to_num(clip.points, nan=0.0))
-    known = np.isfinite(clip.points).all(-1)
+    known = np.asarray(np.isfinite(clip.points).all(-1))
     motion, _ = motion_from_points(points, torch.from_numpy(clip.intrinsics))
     return np.where(known & known[0], motion.numpy(), 0).astype(np.float32)
 

@@ -16,7 +16,9 @@ def depth_sums(predicted: Floats, truth: Floats) -> dict[str, float]:
     """
     valid = np.isfinite(truth) & (truth > 0)
     if predicted.shape != truth.shape or not (predicted[valid] > 0).all():
-        raise ValueError(f"a predicted depth {list(predicted.shape)} must be positive wherever {list(truth.shape)} is known")
+        raise ValueError(
+            f"a predicted depth {list(predicted.shape)} must be positive wherever {list(truth.shape)} is known"
+        )
     ours, true = predicted[valid].astype(np.float64), truth[valid].astype(np.float64)
     difference = np.log(ours) - np.log(true)
     return {

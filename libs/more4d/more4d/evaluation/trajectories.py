@@ -3,7 +3,7 @@
 Shape letters: T frames, H height, W width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Truth:
     @property
     def counted(self) -> Mask:
         """[T,H,W], M of eq. 7: visible, known, and with a first-frame point in front of the camera."""
-        known = np.isfinite(self.points).all(-1)
+        known = np.asarray(np.isfinite(self.points).all(-1))
         return self.visibility & known & known[0] & (self.points[0, ..., 2] > 0)
 
     @property
@@ -63,21 +63,27 @@ def nothing_moves(truth: Truth) -> Points:
     return np.broadcast_to(truth.points[0], truth.points.shape)
 
 
-def region_sums(predicted: Points, truth: Truth) -> dict[str, float]:
-    """`<region>_error`, `<region>_static` (metres, summed) and `<region>_count` over moving and over all visible pixels.
-
-    Their ratio, pooled over scenes, is the error as a share of "nothing moves" has: the counts are the same and cancel.
-    """
+def static_sums(truth: Truth) -> dict[str, float]:
+    """`<region>_static` (metres, the summed error of "nothing moves") and `<region>_count` over moving and all pixels."""
     sums: dict[str, float] = {}
-    still = nothing_moves(truth)
-    for region, mask in (("moving", truth.moving), ("all", None)):
-        sums[f"{region}_error"], count = error_sum(predicted, truth, mask)
-        sums[f"{region}_static"], _ = error_sum(still, truth, mask)
-        sums[f"{region}_count"] = count
+    for region, mask in _regions(truth):
+        sums[f"{region}_static"], sums[f"{region}_count"] = error_sum(nothing_moves(truth), truth, mask)
     return sums
 
 
-def ratio_to_static(sums: Mapping[str, float], region: str) -> float:
-    """The error as a share of the error of "nothing moves": 0 is perfect, 1 is no better. NaN where nothing moves."""
-    static = sums[f"{region}_static"]
-    return sums[f"{region}_error"] / static if static > 0 else float("nan")
+def method_sums(predicted: Points, truth: Truth, method: str) -> dict[str, float]:
+    """`<method>_<region>_error` (metres, summed) over moving and over all visible pixels.
+
+    Over `<region>_static` of the same scenes it is the ratio to "nothing moves": the counts of eq. 7 are the same and cancel.
+    """
+    return {f"{method}_{region}_error": error_sum(predicted, truth, mask)[0] for region, mask in _regions(truth)}
+
+
+def ratio_to_static(predicted: Points, truth: Truth, region: str) -> float:
+    """One scene's error as a share of the error of "nothing moves": 0 is perfect, 1 no better. NaN where nothing moves."""
+    static = static_sums(truth)[f"{region}_static"]
+    return method_sums(predicted, truth, "model")[f"model_{region}_error"] / static if static > 0 else float("nan")
+
+
+def _regions(truth: Truth) -> Iterator[tuple[str, Mask | None]]:
+    yield from zip(REGIONS, (truth.moving, None), strict=True)

@@ -77,7 +77,7 @@ def _cells(points: Floats, photo: NDArray[np.uint8], scale: int) -> _Cells:
     valid = np.isfinite(points).all((0, -1)) & (points[0, ..., 2] > 0)
     depth = np.where(valid, points[0, ..., 2], 1.0)
     motion = np.where(valid[..., None], (points - points[0]) / depth[..., None], 0).astype(np.float32)
-    small = cv2.resize(photo, (columns, rows), interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(photo, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
     lab, inverse = _lab(small), (1 / depth).astype(np.float32)
     donors = _donors(inverse, motion, lab, valid)
     inverse = inverse[donors]
@@ -99,7 +99,7 @@ def _donors(inverse: Floats, motion: Floats, lab: Floats, valid: NDArray[np.bool
     low, high = np.quantile(inverse[valid], (0.02, 0.98)) if valid.any() else (0.0, 1.0)
     value = np.concatenate([inverse[..., None] / max(high - low, 1e-6) / _TEAR_DEPTH, motion[-1] / _TEAR_MOTION], -1)
     settled = valid & ~_torn(value)
-    rows, columns = np.indices(inverse.shape)
+    rows, columns = np.asarray(np.indices(inverse.shape))
     donor_rows, donor_columns = rows.copy(), columns.copy()
     for _ in range(_TEAR_CELLS):
         best, before = np.full(inverse.shape, np.inf, np.float32), settled.copy()
@@ -167,7 +167,7 @@ def _extrapolated(cells: _Cells, window: tuple[slice, slice], along_y: Floats, a
 
 def _neighbours(scale: int, rows: int, columns: int) -> Iterator[tuple[tuple[slice, slice], Floats, Floats]]:
     """For each of the nine cells around a pixel: its window in the padded arrays, and the way [H], [W] to the pixel."""
-    inside = (np.arange(scale, dtype=np.float32) + 0.5) / scale - 0.5
+    inside = np.asarray((np.arange(scale) + 0.5) / scale - 0.5, np.float32)
     for row, column in _OFFSETS:
         window = (slice(1 + row, 1 + row + rows), slice(1 + column, 1 + column + columns))
         yield window, np.tile(inside - row, rows), np.tile(inside - column, columns)
@@ -196,4 +196,4 @@ def _pad(values: NDArray) -> NDArray:
 
 
 def _lab(image: NDArray[np.uint8]) -> Floats:
-    return cv2.cvtColor(np.asarray(image, np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return np.asarray(cv2.cvtColor(np.asarray(image, np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)

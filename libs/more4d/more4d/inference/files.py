@@ -27,6 +27,32 @@ def load_depth(path: Path) -> NDArray[np.float32]:
     return depth.astype(np.float32)
 
 
+def fit_depth(
+    depth: NDArray[np.float32],
+    photo_size: tuple[int, ...],
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Depth [h,w] at the networks' `size` of the part `box` (left, top, right, bottom) of a photo, by nearest pixel.
+
+    Raises ValueError where `depth` [rows, columns] has another aspect than the photo (rows, columns), or no valid value.
+    """
+    rows, columns = depth.shape
+    if abs(rows * photo_size[1] - columns * photo_size[0]) > max(rows, columns) * 2:
+        raise ValueError(
+            f"the depth is {rows}x{columns} and the upright photo {photo_size[0]}x{photo_size[1]}: their shapes must agree"
+        )
+    left, top, right, bottom = box
+    v = top + (np.arange(size[0]) + 0.5) / size[0] * (bottom - top)
+    u = left + (np.arange(size[1]) + 0.5) / size[1] * (right - left)
+    i = np.clip(v / photo_size[0] * rows, 0, rows - 1).astype(int)
+    j = np.clip(u / photo_size[1] * columns, 0, columns - 1).astype(int)
+    fitted = np.asarray(depth[i][:, j], np.float32)
+    if not (np.isfinite(fitted) & (fitted > 0)).any():
+        raise ValueError(f"none of {fitted.size} given depths is finite and positive metres")
+    return np.where(np.isfinite(fitted) & (fitted > 0), fitted, 0)
+
+
 def require_free(folder: Path, *, force: bool) -> None:
     """Raises ValueError where `folder` exists and may not be replaced; only a scene's folder is ever replaced."""
     if folder.exists() and not force:

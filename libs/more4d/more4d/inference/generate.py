@@ -22,6 +22,7 @@ from more4d.geometry.cameras import intrinsics_from_fov, move_intrinsics
 from more4d.geometry.images import fit_image
 from more4d.geometry.paths import CAMERA_NAMES, camera_path, scene_centre
 from more4d.inference.densify import densify
+from more4d.inference.files import fit_depth
 from more4d.inference.render import render_path, stretch, visible_points
 from more4d.inference.scene import CameraView, Credit, ModelRecord, Scene
 from more4d.inference.trajectories import generate_trajectories
@@ -102,9 +103,7 @@ class _Clock:
         self.bar.update()
 
 
-def generate_scene(
-    models: Models, photo: Photo, request: Request, *, name: str, credit: Credit | None = None
-) -> Scene:
+def generate_scene(models: Models, photo: Photo, request: Request, *, name: str, credit: Credit | None = None) -> Scene:
     """The scene of an upright RGB `photo` uint8, at `render_scale` times the networks' size.
 
     Deterministic in (photo, request, checkpoint) on one machine type and thread count. Raises ValueError where the given
@@ -114,7 +113,7 @@ def generate_scene(
     steps = 3 + len(set(request.cameras)) * (2 if request.complete else 1)
     clock = _Clock(tqdm(total=steps, desc=name, unit="step"))
     fine, crop = fit_image(photo, size.height * request.render_scale, size.width * request.render_scale)
-    coarse = cv2.resize(fine, (size.width, size.height), interpolation=cv2.INTER_AREA)
+    coarse = _shrunk(fine, (size.height, size.width))
     given = _given_intrinsics(request, photo)
     known = None if given is None else stretch(move_intrinsics(given, crop).numpy(), 1 / request.render_scale)
     with clock.step("depth"):
@@ -127,7 +126,9 @@ def generate_scene(
         visibility = visible_points(dense, fine_camera)
     centre = scene_centre(from_numpy(depth))
     paths = {path: camera_path(path, size.frames, centre=centre).float().numpy() for path in request.cameras}
-    views = {path: _view(models, clock, dense, fine, fine_camera, poses, request, path) for path, poses in paths.items()}
+    views = {
+        path: _view(models, clock, dense, fine, fine_camera, poses, request, path) for path, poses in paths.items()
+    }
     clock.bar.close()
     return Scene(
         name=name,
@@ -168,27 +169,6 @@ def check(points: Floats, image: Photo, intrinsics: Floats, views: Mapping[str, 
     }
 
 
-def fit_depth(depth: Floats, photo_size: tuple[int, int], box: tuple[float, float, float, float], size: tuple[int, int]) -> Floats:
-    """Depth [h,w] at the networks' `size` of the part `box` (left, top, right, bottom) of a photo, by nearest pixel.
-
-    Raises ValueError where `depth` [rows, columns] has another aspect than the photo (rows, columns), or no valid value.
-    """
-    rows, columns = depth.shape
-    if abs(rows * photo_size[1] - columns * photo_size[0]) > max(rows, columns) * 2:
-        raise ValueError(
-            f"the depth is {rows}x{columns} and the upright photo {photo_size[0]}x{photo_size[1]}: their shapes must agree"
-        )
-    left, top, right, bottom = box
-    v = top + (np.arange(size[0]) + 0.5) / size[0] * (bottom - top)
-    u = left + (np.arange(size[1]) + 0.5) / size[1] * (right - left)
-    i = np.clip(v / photo_size[0] * rows, 0, rows - 1).astype(int)
-    j = np.clip(u / photo_size[1] * columns, 0, columns - 1).astype(int)
-    fitted = np.asarray(depth[i][:, j], np.float32)
-    if not (np.isfinite(fitted) & (fitted > 0)).any():
-        raise ValueError(f"none of {fitted.size} given depths is finite and positive metres")
-    return np.where(np.isfinite(fitted) & (fitted > 0), fitted, 0)
-
-
 def fill_holes(render: Photo, covered: NDArray[np.bool_], completed: Photo) -> Photo:
     """`render` [T,H,W,3] with its holes filled from the smaller `completed` [T,h,w,3]; covered pixels stay as they are.
 
@@ -218,6 +198,11 @@ def shrink(render: Photo, covered: NDArray[np.bool_], size: tuple[int, int]) -> 
     return np.rint(np.stack(images)).clip(0, 255).astype(np.uint8), np.stack(masks)
 
 
+def _shrunk(photo: Photo, size: tuple[int, int]) -> Photo:
+    """The photo at (rows, columns), each the mean of the pixels it stands for."""
+    return np.asarray(cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _view(
     models: Models,
     clock: _Clock,
@@ -235,7 +220,7 @@ def _view(
     size = models.config.generation
     with clock.step(f"complete/{path}"):
         small, known = shrink(render, covered, (size.height, size.width))
-        picture = cv2.resize(photo, (size.width, size.height), interpolation=cv2.INTER_AREA)
+        picture = _shrunk(photo, (size.height, size.width))
         completed = complete_view(models, small, known, picture, request.prompt, **_sampling(models, request))
         video = fill_holes(render, covered, completed)
     return CameraView(poses, video, render, covered)

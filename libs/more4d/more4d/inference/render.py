@@ -13,7 +13,7 @@ from torch import Tensor, from_numpy
 from more4d.geometry.cameras import invert_pose, project
 
 OPACITY = 0.99
-POINT_SIGMA = 0.5
+POINT_SIGMA = 0.45
 """Standard deviation of a point's splat, in pixels of the photo that it came from."""
 SMOOTHING = 0.1
 """Variance added to every splat on the screen, in pixels squared."""
@@ -128,8 +128,8 @@ def mend(image: Tensor, alpha: Tensor) -> tuple[Video, NDArray[np.bool_]]:
 def _small_parts(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     """The 4-connected parts of `mask` with fewer than `pixels` pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    small = stats[:, cv2.CC_STAT_AREA] < pixels
-    return small[labels] & mask
+    small = np.asarray(stats)[:, cv2.CC_STAT_AREA] < pixels
+    return small[np.asarray(labels, np.intp)] & mask
 
 
 def _tangent(points0: NDArray[np.float32], axis: int, pixel: Tensor) -> Tensor:

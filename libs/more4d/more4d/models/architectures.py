@@ -11,7 +11,7 @@ from more4d.models.trajectory_codec import TrajectoryCodecConfig
 from more4d.models.vae import MotionVAEConfig
 from more4d.settings import Section
 
-ArchitectureName = Literal["smoke", "tiny", "wan-1.3b", "wan-14b"]
+ArchitectureName = Literal["tiny", "wan-1.3b", "wan-14b"]
 
 
 class TransformerShape(Section):

@@ -3,7 +3,9 @@
 Suffixes: B batch, L query tokens, M text tokens, I image tokens, D width.
 """
 
-import torch
+from collections.abc import Mapping
+from typing import Any
+
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import Tensor
@@ -41,6 +43,16 @@ def _heads(attn: WanAttention, x_BLD: Tensor) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    dtype = torch.promote_types(query.dtype, torch.float16) if query.dtype == key.dtype else value.dtype
-    out = dispatch_attention_fn(query.to(dtype), key.to(dtype), value.to(dtype))
-    return out.flatten(2, 3)
+    # Under autocast the normalised query and key come out in fp32, the value in half precision.
+    return dispatch_attention_fn(query.to(value.dtype), key.to(value.dtype), value).flatten(2, 3)
+
+
+def require_image_tokens(config: Mapping[str, Any], image_BID: Tensor | None) -> None:
+    """Raises ValueError unless the image tokens are as many as the transformer was built for.
+
+    Others would not fail: what is missing would be taken from the text, what is too much read as text.
+    """
+    expected = config["image_tokens"] if config["image_dim"] is not None else 0
+    given = 0 if image_BID is None else image_BID.shape[1]
+    if given != expected:
+        raise ValueError(f"{given} image tokens were given to a transformer that is built for {expected}")

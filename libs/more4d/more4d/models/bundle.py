@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ class Models:
 
         Raises ValueError naming the folder, file, key or shape that does not fit.
         """
+        if unknown := sorted(set(overrides or {}) - set(NETWORKS)):
+            raise ValueError(f"unknown networks {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}")
         models = build(read_architecture(folder), read_tokenizer(folder))
         files = {name: folder / f"{name}.safetensors" for name in NETWORKS} | dict(overrides or {})
         for name, file in files.items():
@@ -113,8 +116,13 @@ def _transformer(config: Architecture, shape: TransformerShape) -> dict[str, int
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """The architecture stored in a checkpoint folder. Raises ValueError when there is none."""
-    return Architecture.model_validate_json(_read(folder, CONFIG))
+    """The architecture stored in a checkpoint folder. Raises ValueError when there is none or it is not one."""
+    try:
+        return Architecture.model_validate_json(_read(folder, CONFIG))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{folder / CONFIG} is not an architecture: {where} {first['msg']}") from error
 
 
 def read_tokenizer(folder: Path) -> str:

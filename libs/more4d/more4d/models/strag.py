@@ -3,6 +3,8 @@
 Suffixes: B batch, K latent frames, S spatial tokens of one latent frame, L = K·S tokens, D width, C motion width.
 """
 
+from typing import Any
+
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
@@ -11,7 +13,7 @@ from more4d_kernels import madanorm
 from torch import Tensor, nn
 from torch.nn import functional
 
-from more4d.models.attention import TextAndImageAttention
+from more4d.models.attention import TextAndImageAttention, require_image_tokens
 
 Modulation = tuple[Tensor, Tensor]
 """Scale and shift [B, S, D] of one norm: one row for each spatial token, shared by all frames."""
@@ -166,6 +168,7 @@ class STraGTransformer(WanTransformer3DModel):
         hidden_states [B, 64, K, h, w]; timestep [B] in [0, 1000]; encoder_hidden_states [B, M, text_dim];
         encoder_hidden_states_image [B, I, image_dim]; motion_features [B, gh·gw, C], None for no motion guidance.
         """
+        require_image_tokens(self.config, encoder_hidden_states_image)
         frames, rows, columns = (
             n // p for n, p in zip(hidden_states.shape[2:], self.config["patch_size"], strict=True)
         )
@@ -176,11 +179,17 @@ class STraGTransformer(WanTransformer3DModel):
         )
         context = context if image is None else torch.cat([image, context], dim=1)
         features = None if motion_features is None else self.align_motion(motion_features, rows, columns)
+        given = context, time_projection.unflatten(1, (6, -1)), rotary, features, frames
         for block in self.blocks:
-            hidden = block(hidden, context, time_projection.unflatten(1, (6, -1)), rotary, features, frames)
+            hidden = self._run_block(block, hidden, *given)
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         hidden = (self.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
         return self._unpatchify(self.proj_out(hidden), frames, rows, columns)
+
+    def _run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, *inputs)
+        return block(*inputs)
 
     def _unpatchify(self, tokens: Tensor, frames: int, rows: int, columns: int) -> Tensor:
         patch = self.config["patch_size"]

@@ -73,6 +73,11 @@ class TrajectoryEncoder(nn.Module):
         scaled = motion * self.gain
         return torch.sigmoid(scaled + self.net(scaled)) * 2 - 1
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the network adds anything to the closed form."""
+        return bool(self.net.conv_out.weight.any()) or bool(self.net.conv_out.bias.any())  # type: ignore[union-attr]
+
     def start(self, motion: Tensor) -> Tensor:
         """The motion map before anything is learned: tanh(gain · motion / 2)."""
         return torch.tanh(motion * self.gain / 2)

@@ -133,8 +133,12 @@ class MotionVAE(nn.Module):
 
     def encode_motion(self, motion: Tensor) -> Tensor:
         """Motion latent [B, C, K, h, w] of normalised motion [B, 3, T, H, W] (eq. 1 units)."""
-        mean, std = self._motion_statistics(motion)
-        return (self.encode_video(self.trajectory_encoder(motion)) - mean) / std
+        return self.encode_motion_map(self.trajectory_encoder(motion))
+
+    def encode_motion_map(self, motion_map: Tensor) -> Tensor:
+        """Motion latent [B, C, K, h, w] of an RGB motion map [B, 3, T, H, W] in [-1, 1]."""
+        mean, std = self._motion_statistics(motion_map)
+        return (self.encode_video(motion_map) - mean) / std
 
     def decode_motion(self, latent: Tensor) -> Tensor:
         """Normalised motion [B, 3, T, H, W] of a motion latent; the first frame does not move, by definition."""

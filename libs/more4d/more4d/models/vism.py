@@ -4,7 +4,7 @@ from diffusers import WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from more4d.models.attention import TextAndImageAttention
+from more4d.models.attention import TextAndImageAttention, require_image_tokens
 
 
 class ViSMTransformer(WanTransformer3DModel):
@@ -53,6 +53,7 @@ class ViSMTransformer(WanTransformer3DModel):
         encoder_hidden_states_image: Tensor | None = None,
     ) -> Tensor:
         """Output [B, 16, K, h, w] for hidden_states [B, 36, K, h, w] and timestep [B] in [0, 1000]."""
+        require_image_tokens(self.config, encoder_hidden_states_image)
         (output,) = super().forward(
             hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image, return_dict=False
         )

@@ -79,7 +79,7 @@ def _videos(view: CameraView, fps: float) -> dict[str, str]:
 
 def render_template(name: str, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows
     """The template filled in: every value escaped, styles and script inlined, the network closed by policy."""
-    script = asset("viewer.js") + asset("page.js")
+    script = "".join(asset(name) for name in ("base64.js", "viewer.js", "page.js"))
     return (
         environment()
         .get_template(name)

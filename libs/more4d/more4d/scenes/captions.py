@@ -29,7 +29,7 @@ GROUND_WORDS = {
     "stone": "on stone ground",
     "tiles": "on a tiled floor",
 }
-SLOW, QUICK = 0.5, 0.85
+SLOW, QUICK = 0.38, 0.57
 """Speeds (m/s) below and above which balls and boxes get a speed word."""
 
 _SWAPS = {"left": "right", "right": "left", "towards": "away from", "away from": "towards"}

@@ -1,6 +1,6 @@
 """Colours by name, as display values in [0, 1]."""
 
-from more4d.scenes.spec import Colour
+from more4d.scenes.spec import BackdropKind, Colour, GroundKind
 
 OBJECT_COLOURS: dict[str, tuple[Colour, Colour]] = {
     "red": ((0.86, 0.13, 0.12), (0.97, 0.78, 0.72)),
@@ -22,7 +22,7 @@ COATS: dict[str, tuple[float, Colour]] = {
 }
 """A fox's coat: saturation kept of the texture, and a factor; "" is the fox as painted."""
 
-GROUND_COLOURS: dict[str, list[tuple[Colour, Colour]]] = {
+GROUND_COLOURS: dict[GroundKind, list[tuple[Colour, Colour]]] = {
     "checker": [((0.88, 0.86, 0.80), (0.42, 0.44, 0.50)), ((0.90, 0.80, 0.66), (0.55, 0.34, 0.24))],
     "stripes": [((0.80, 0.72, 0.58), (0.58, 0.48, 0.36)), ((0.72, 0.78, 0.84), (0.44, 0.52, 0.62))],
     "grass": [((0.30, 0.52, 0.20), (0.46, 0.64, 0.28)), ((0.38, 0.50, 0.22), (0.58, 0.62, 0.32))],
@@ -31,7 +31,7 @@ GROUND_COLOURS: dict[str, list[tuple[Colour, Colour]]] = {
     "tiles": [((0.74, 0.52, 0.42), (0.86, 0.82, 0.76)), ((0.62, 0.70, 0.70), (0.90, 0.92, 0.90))],
 }
 
-SKIES: dict[str, list[tuple[Colour, Colour, Colour]]] = {
+SKIES: dict[BackdropKind, list[tuple[Colour, Colour, Colour]]] = {
     "sky": [
         ((0.86, 0.92, 0.97), (0.36, 0.60, 0.90), (0.95, 0.96, 0.98)),
         ((0.98, 0.86, 0.70), (0.48, 0.58, 0.82), (1.00, 0.92, 0.84)),

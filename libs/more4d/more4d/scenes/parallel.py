@@ -3,6 +3,9 @@
 import functools
 import itertools
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -51,9 +54,10 @@ def render_scenes(
 def _in_processes(
     render: "functools.partial[RenderedScene]", seeds: Iterable[int], workers: int
 ) -> Iterator[RenderedScene]:
-    # Spawned, not forked: Embree's and torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    # A fork server: Embree's and torch's threads of this process would not survive a plain fork.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(workers, context, _leave_when_orphaned) as pool:
         remaining = iter(seeds)
         pending: deque[Future[RenderedScene]] = deque()
         try:
@@ -64,8 +68,19 @@ def _in_processes(
                 pending.extend(pool.submit(render, seed) for seed in itertools.islice(remaining, 1))
                 yield scene
         finally:
-            for future in pending:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_when_orphaned() -> None:
+    """Start a watch that ends this worker when the process that asked for it is killed."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _render_seed(

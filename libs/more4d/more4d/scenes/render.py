@@ -85,8 +85,11 @@ def render_scene(
 
     source = cameras(np.tile(np.eye(4), (frames, 1, 1)))
     layers = cast_layers(stage, source)
-    paths = views if isinstance(views, Mapping) else _named_paths(views, layers.depth[: height * width], frames)
     points, visibility, moving = _track(stage, source, layers, level)
+    paths = views
+    if not isinstance(paths, Mapping):
+        first = layers.depth[: height * width]
+        paths = _named_paths(paths, first[moving] if moving.any() else first, frames)
     return RenderedScene(
         seed=spec.seed,
         caption=spec.caption,
@@ -102,8 +105,8 @@ def render_scene(
     )
 
 
-def _named_paths(names: Sequence[str], depth_P: Float, frames: int) -> dict[str, Float]:
-    """Camera-to-world poses [T, 4, 4] of the named paths around the scene's centre."""
+def _named_paths(names: Sequence[str], depth_N: Float, frames: int) -> dict[str, Float]:
+    """Camera-to-world poses [T, 4, 4] of the named paths around the moving things, whose depths are given."""
     if not names:
         return {}
     # Scenes without extra views need no torch, whose import takes longer than rendering fifty of them.
@@ -111,7 +114,7 @@ def _named_paths(names: Sequence[str], depth_P: Float, frames: int) -> dict[str,
 
     from more4d.geometry.paths import camera_path, scene_centre
 
-    centre = scene_centre(torch.from_numpy(depth_P))
+    centre = scene_centre(torch.from_numpy(depth_N))
     return {name: camera_path(name, frames, centre=centre).numpy() for name in names}
 
 

@@ -1,7 +1,8 @@
 """Random scenes: one object that moves by itself, sometimes two, on a textured ground under one light."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -20,13 +21,15 @@ from more4d.scenes.spec import (
     SceneSpec,
 )
 
+T = TypeVar("T")
+
 ASPECT = 1.5
 """Width over height that the objects are placed for."""
 FOX_HEIGHT, FOX_LENGTH = 0.79, 1.55
 _AZIMUTH = {"right": 0.0, "away": 90.0, "left": 180.0, "towards": 270.0}
 _FOX_SHARES = {"walk": (0.34, 0.46), "run": (0.3, 0.42), "survey": (0.38, 0.5)}
 """Share of the frame's height that a fox seen from the side takes."""
-_NATURAL_PACE = {"walk": 0.62, "run": 1.5}
+_NATURAL_PACE = {"walk": 1.0, "run": 1.9}
 """Speed in m/s at which a fox's paws do not slide, played at rate 1 and scale 1."""
 
 
@@ -54,6 +57,11 @@ def sample_scene(seed: int, config: SceneConfig | None = None) -> SceneSpec:
     )
 
 
+def _pick(rng: np.random.Generator, options: Sequence[T], shares: Sequence[float] | None = None) -> T:
+    """One of the options, equally likely or by their shares."""
+    return options[int(rng.choice(len(options), p=shares))]
+
+
 def _half_width(fov_x: float, distance: float) -> float:
     """Metres from the optical axis to the frame's side at that distance."""
     return distance * math.tan(math.radians(fov_x) / 2)
@@ -77,7 +85,7 @@ def _main_object(rng: np.random.Generator, config: SceneConfig, fov_x: float) ->
 def _fox(rng: np.random.Generator, config: SceneConfig, fov_x: float) -> tuple[ObjectSpec, float]:
     """A fox whose whole path is centred, so that it stays in the frame; its body tells the heading anyway."""
     scale = rng.uniform(0.85, 1.2)
-    action: Literal["walk", "run", "survey"] = rng.choice(["walk", "run", "survey"], p=[0.4, 0.42, 0.18])
+    action: Literal["walk", "run", "survey"] = _pick(rng, ("walk", "run", "survey"), (0.4, 0.42, 0.18))
     direction, azimuth = _fox_heading(rng, action)
     low, high = (0.42, 0.54) if direction in ("towards", "away") else _FOX_SHARES[action]
     distance = _distance(fov_x, FOX_HEIGHT * scale, rng.uniform(low, high))
@@ -90,7 +98,7 @@ def _fox(rng: np.random.Generator, config: SceneConfig, fov_x: float) -> tuple[O
         kind="fox",
         action=action,
         direction=direction,
-        colour=str(rng.choice(list(COATS), p=[0.55, 0.15, 0.15, 0.15])),
+        colour=_pick(rng, tuple(COATS), (0.55, 0.15, 0.15, 0.15)),
         start_x=rng.uniform(-0.1, 0.1) * half_width - travel / 2 * math.cos(math.radians(azimuth)),
         start_z=distance - travel / 2 * math.sin(math.radians(azimuth)),
         azimuth_degrees=azimuth,
@@ -125,7 +133,7 @@ def _solid(
     fov_x: float,
 ) -> ObjectSpec:
     """A ball or box that starts near the middle whichever way it goes: only the caption tells."""
-    direction: Direction = rng.choice(["left", "right", "towards", "away"], p=[0.37, 0.37, 0.13, 0.13])
+    direction: Direction = _pick(rng, ("left", "right", "towards", "away"), (0.37, 0.37, 0.13, 0.13))
     azimuth = _AZIMUTH[direction] + rng.uniform(-14, 14)
     room = _half_width(fov_x, distance) - half
     share = rng.uniform(0.3, 0.8) if direction in ("left", "right") else rng.uniform(0.25, 0.5)
@@ -137,7 +145,7 @@ def _solid(
         kind=kind,
         action=action,
         direction=direction,
-        colour=str(rng.choice(list(OBJECT_COLOURS))),
+        colour=_pick(rng, tuple(OBJECT_COLOURS)),
         start_x=rng.uniform(-0.2, 0.2) * room,
         start_z=distance + rng.uniform(-0.1, 0.1),
         azimuth_degrees=azimuth,
@@ -165,7 +173,7 @@ def _second_object(rng: np.random.Generator, config: SceneConfig, main: ObjectSp
     changes: dict[str, Any] = {
         "direction": direction,
         "azimuth_degrees": _AZIMUTH[direction] + rng.uniform(-8, 8),
-        "colour": str(rng.choice(free)),
+        "colour": _pick(rng, free),
         "start_x": side * rng.uniform(0.15, 0.45) * _half_width(fov_x, lane),
         "start_z": lane,
         "speed": min(thing.speed, 0.35 * _half_width(fov_x, lane) / config.seconds),
@@ -193,7 +201,7 @@ def _light(rng: np.random.Generator) -> LightSpec:
 
 
 def _ground(rng: np.random.Generator) -> GroundSpec:
-    kind: GroundKind = rng.choice(list(GROUND_COLOURS))
+    kind: GroundKind = _pick(rng, tuple(GROUND_COLOURS))
     pairs = GROUND_COLOURS[kind]
     first, second = pairs[int(rng.integers(len(pairs)))]
     return GroundSpec(
@@ -206,7 +214,7 @@ def _ground(rng: np.random.Generator) -> GroundSpec:
 
 
 def _backdrop(rng: np.random.Generator) -> BackdropSpec:
-    kind: BackdropKind = rng.choice(["sky", "hills", "wall"], p=[0.3, 0.45, 0.25])
+    kind: BackdropKind = _pick(rng, tuple(SKIES), (0.3, 0.45, 0.25))
     return BackdropSpec(
         kind=kind,
         colours=SKIES[kind][int(rng.integers(len(SKIES[kind])))],

@@ -16,6 +16,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field, model_validator
 
+from more4d.data.atomic import sync
 from more4d.settings import Section
 
 log = logging.getLogger(__name__)
@@ -89,13 +90,17 @@ def run_stage(stage: Stage, *, params: Section, video: VideoSpec, seed: int, wor
     """
     started = time.monotonic()
     inputs = {key: root / path for key, path in stage.inputs.items()}
+    finals = {key: root / path for key, path in stage.outputs.items()}
+    for path in (*inputs.values(), *finals.values()):
+        _recover(path)
     _require(stage, inputs)
-    staging = {key: _staging(root / path) for key, path in stage.outputs.items()}
+    staging = {key: _staging(final) for key, final in finals.items()}
     context = Context(
         params, video, seed, workers, inputs, staging, _work_folder(stage, params, video, seed, inputs, root)
     )
     metrics = stage.run(context)
-    finals = {key: root / path for key, path in stage.outputs.items()}
+    for path in staging.values():
+        _settle(path)
     for key, final in finals.items():
         _swap(staging[key], final)
     shutil.rmtree(context.work, ignore_errors=True)
@@ -112,6 +117,24 @@ def _require(stage: Stage, inputs: Mapping[str, Path]) -> None:
             )
 
 
+def _recover(final: Path) -> None:
+    """Put back what a kill between the two renames of `_swap` left aside."""
+    old = _aside(final)
+    if old.exists() and not final.exists():
+        old.rename(final)
+
+
+def _aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.old")
+
+
+def _settle(staging: Path) -> None:
+    """Force everything written onto the disk, before any of it takes the place of an old output."""
+    assert staging.exists(), f"the stage returned without writing {staging}"
+    for path in (staging, *sorted(staging.rglob("*"))):
+        sync(path)
+
+
 def _staging(final: Path) -> Path:
     """A fresh temporary sibling of `final`; files get none made, folders are made empty."""
     staging = final.with_name(f".{final.name}.partial")
@@ -125,14 +148,15 @@ def _staging(final: Path) -> Path:
 
 
 def _swap(staging: Path, final: Path) -> None:
-    old = final.with_name(f".{final.name}.old")
-    if old.is_dir():
-        shutil.rmtree(old)
-    old.unlink(missing_ok=True)
+    if staging.is_file():
+        staging.replace(final)
+        return
+    old = _aside(final)
+    shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
     staging.rename(final)
-    shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _work_folder(

@@ -17,7 +17,7 @@ from more4d.settings import Section
 from more4d.stages.base import Context, Stage
 from more4d.training.base_scenes import BaseScenes
 from more4d.training.base_sources import MotionScenes, STraGScenes
-from more4d.training.flow import Conditions, FlowSettings
+from more4d.training.flow import Conditions, FlowSettings, require_prediction
 from more4d.training.loop import TrainSettings, iterate_batches, train
 from more4d.training.strag import STraGObjective
 
@@ -45,6 +45,7 @@ class BaseSTraG(Stage[BaseSTraGParams]):
     def run(self, context: Context[BaseSTraGParams]) -> dict[str, float]:
         """First and last losses."""
         params = context.params
+        require_prediction(params.flow, TINY.generation.prediction)
         torch.manual_seed(context.seed)
         scenes = MotionScenes(BaseScenes(context.inputs["scenes"]))
         tokenizer = build_tokenizer(scenes.captions(torch.arange(scenes.size)), params.vocabulary)

@@ -17,7 +17,7 @@ from more4d.settings import Section
 from more4d.stages.base import Context, Stage
 from more4d.stages.base_strag import load_vae
 from more4d.training.base_scenes import BaseScenes
-from more4d.training.flow import FlowSettings
+from more4d.training.flow import FlowSettings, require_prediction
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.view_source import ViewPair, ViewPairs
@@ -48,6 +48,7 @@ class BaseViSM(Stage[BaseViSMParams]):
     def run(self, context: Context[BaseViSMParams]) -> dict[str, float]:
         """First and last losses."""
         params = context.params
+        require_prediction(params.flow, TINY.generation.prediction)
         torch.manual_seed(context.seed)
         scenes = BaseScenes(context.inputs["scenes"])
         vae = load_vae(context.inputs["vae"])

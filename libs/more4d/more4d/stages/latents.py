@@ -31,7 +31,7 @@ class LatentsStage(Stage[LatentsParams]):
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
         counts = {}
         for split in ("train", "val"):
-            samples = TrajSceneDataset(str(context.inputs["trajscene"]), split)
+            samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
             starts = range(0, len(samples), context.params.batch_size)
             chunks = (range(i, min(len(samples), i + context.params.batch_size)) for i in starts)
             batches = (encode_samples(models, list(Subset(samples, list(chunk)))) for chunk in chunks)

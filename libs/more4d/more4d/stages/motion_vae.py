@@ -27,8 +27,8 @@ class MotionVAEStage(Stage[MotionVAEParams]):
     def run(self, context: Context[MotionVAEParams]) -> dict[str, float]:
         """First and last losses."""
         params = context.params
-        vae = Models.load(context.inputs["base"]).vae.requires_grad_(True)
-        source = TrajSceneMotion(TrajSceneDataset(str(context.inputs["trajscene"]), "train"))
+        vae = Models.load(context.inputs["base"]).vae
+        source = TrajSceneMotion(TrajSceneDataset(context.inputs["trajscene"], "train", with_views=False))
         objective = MotionVAEObjective(vae, source, params.loss)
         result = train(objective, params.train, seed=context.seed, work=context.work)
         objective.module.load_state_dict(result.ema)

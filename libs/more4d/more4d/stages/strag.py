@@ -3,7 +3,7 @@
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
-from more4d.training.flow import FlowSettings
+from more4d.training.flow import FlowSettings, require_prediction
 from more4d.training.latents import LatentDataset, cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.strag import STraGObjective
@@ -29,6 +29,7 @@ class STraGStage(Stage[STraGParams]):
         params = context.params
         vae = context.inputs["vae"] / "vae.safetensors"
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
+        require_prediction(params.flow, models.config.generation.prediction)
         strag = models.strag.requires_grad_(True)
         source = LatentDataset(context.inputs["latents"] / "train.safetensors")
         objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, params.flow)

@@ -6,7 +6,7 @@ from more4d.data.shards import TrajSceneDataset
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
-from more4d.training.flow import FlowSettings
+from more4d.training.flow import FlowSettings, require_prediction
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.trajscene import sample_view_pairs
@@ -34,7 +34,8 @@ class ViSMStage(Stage[ViSMParams]):
         params = context.params
         vae = context.inputs["vae"] / "vae.safetensors"
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
-        samples = TrajSceneDataset(str(context.inputs["trajscene"]), "train")
+        require_prediction(params.flow, models.config.generation.prediction)
+        samples = TrajSceneDataset(context.inputs["trajscene"], "train")
         pairs = list(sample_view_pairs(tqdm(samples, desc="renders", leave=False), models))
         vism = models.vism.requires_grad_(True)
         objective = ViSMObjective(vism, vism, models.vae, ViewPairs(pairs, models.vae), cached_conditions, params.flow)

@@ -82,6 +82,8 @@ class STraGScenes:
     def __init__(
         self, scenes: MotionScenes, vae: MotionVAE, text: TextEncoder, features: Tensor, depth_encoding: DepthEncoding
     ) -> None:
+        if vae.trajectory_encoder.is_trained:
+            raise ValueError("the base's STraG learns on latents of the untrained trajectory encoder; freeze it in base_vae")
         self.scenes, self.vae, self.text, self.features = scenes, vae, text, features
         self.depth_encoding: DepthEncoding = depth_encoding
         self.size = scenes.size
@@ -93,7 +95,8 @@ class STraGScenes:
         frames = batch["motion"].shape[2]
         ids, mask = self.text.tokenize(self.scenes.captions(indices))
         return {
-            "motion_latent": self.vae.encode_motion(batch["motion"]),
+            # Without the encoder's network, which still adds nothing and costs more than the transformer.
+            "motion_latent": self.vae.encode_motion_map(self.vae.trajectory_encoder.start(batch["motion"])),
             "image_latent": image_latent(self.vae, to_unit_range(batch["image"]), frames),
             "depth_latent": depth_latent(self.vae, batch["depth"], frames, self.depth_encoding),
             "motion_features": self.features[indices].float(),

@@ -11,10 +11,9 @@ from typing import Protocol
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from more4d.models.flow_matching import Prediction, add_noise, sample_sigmas, to_sample
-from more4d.models.vae import MotionVAE
+from more4d.models.vae import LinearStartWanVAE, MotionVAE
 from more4d.settings import Section
 from more4d.training.loop import Objective
 
@@ -26,11 +25,21 @@ class FlowSettings(Section):
     prediction: Prediction = "velocity"
     latent_weight: float = Field(default=1.0, ge=0)
     """Weight of the squared error of the prediction in latent space (eq. 3)."""
+    signal_weight: float = Field(default=0.0, ge=0)
+    """Extra weight of cells whose clean latent is far from zero: in motion latents, the few that move."""
     decoded_weight: float = Field(default=0.0, ge=0)
     """Weight of the error of the decoded sample; only a linear-start VAE decodes fast enough to train with it."""
     drop_text: float = Field(default=0.1, ge=0, lt=1)
     drop_image: float = Field(default=0.02, ge=0, lt=1)
     drop_control: float = Field(default=0.02, ge=0, lt=1)
+
+
+def require_prediction(settings: FlowSettings, sampled: Prediction) -> None:
+    """Raises ValueError unless the network is trained to predict what the sampler will take its output for."""
+    if settings.prediction != sampled:
+        raise ValueError(
+            f"flow.prediction={settings.prediction!r}, but the checkpoint's sampler expects {sampled!r}; set it to that"
+        )
 
 
 class BatchSource(Protocol):
@@ -61,6 +70,10 @@ class FlowObjective(Objective):
         conditions: Callable[[dict[str, Tensor]], Conditions],
         settings: FlowSettings,
     ) -> None:
+        if settings.decoded_weight and not isinstance(vae.vae, LinearStartWanVAE):
+            raise ValueError(
+                f"decoded_weight={settings.decoded_weight} needs a linear-start VAE; set it to 0 for this one"
+            )
         self.module, self.transformer, self.vae = module, transformer, vae
         self.source, self.size = source, source.size
         self.conditions, self.settings = conditions, settings
@@ -93,12 +106,19 @@ class FlowObjective(Objective):
         control = keep(len(clean), settings.drop_control, generator, clean)
         output = self.predict(batch, noisy, sigmas, given, control).float()
         target = clean if settings.prediction == "sample" else noise - clean
-        logs = {"latent": functional.mse_loss(output, target)}
+        logs = {"latent": self._latent_error(output, target, clean)}
         loss = settings.latent_weight * logs["latent"]
         if settings.decoded_weight:
-            logs["decoded"] = self.decoded_error(to_sample(output, noisy, sigmas, settings.prediction), batch)
+            sample = to_sample(output, noisy, sigmas, settings.prediction)
+            # Half precision would blur the motion map by more than most points move.
+            with torch.autocast(sample.device.type, enabled=False):
+                logs["decoded"] = self.decoded_error(sample, batch)
             loss = loss + settings.decoded_weight * logs["decoded"]
         return {"loss": loss} | {k: v.detach() for k, v in logs.items()}
+
+    def _latent_error(self, output: Tensor, target: Tensor, clean: Tensor) -> Tensor:
+        weight = 1 + self.settings.signal_weight * clean.square().mean(dim=1, keepdim=True).sqrt().clamp(max=1)
+        return (weight * (output - target).square()).mean()
 
     def _dropped(self, given: Conditions, generator: torch.Generator) -> Conditions:
         text = keep(len(given.text), self.settings.drop_text, generator, given.text)

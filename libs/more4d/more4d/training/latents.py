@@ -23,6 +23,8 @@ from more4d.training.view_source import video_tensor
 def motion_batch(samples: Iterable[Sample]) -> dict[str, Tensor]:
     """What MotionVAEObjective reads: motion, visible, unit and video of samples; unknown or invalid points are not visible."""
     rows = [_motion(sample) for sample in samples]
+    if not rows:
+        raise ValueError("there are no samples to train on; verdicts.parquet says why they were rejected")
     return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
 
@@ -58,12 +60,21 @@ def encode_samples(models: Models, samples: list[Sample]) -> dict[str, Tensor]:
 
 
 def write_latents(batches: Iterable[dict[str, Tensor]], file: Path) -> int:
-    """Number of samples written; floating tensors are stored in half precision, as the networks read them."""
+    """Number of samples written; floating tensors are stored in half precision. Raises ValueError when there are none."""
     parts = list(batches)
+    if not parts:
+        raise ValueError(f"{file.stem}: there are no samples to encode")
     joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    # Metres per unit of a far backdrop times a small weight still matter: half precision holds them to 0.05 %.
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in joined.items()}, file)
+    save_file({key: _halved(value) for key, value in joined.items()}, file)
     return len(joined["motion_latent"])
+
+
+def _halved(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    # Beyond half precision's range is infinity, and infinity times an invisible point's weight of 0 is no number.
+    largest = torch.finfo(torch.float16).max
+    return value.clamp(-largest, largest).half().contiguous()
 
 
 class LatentDataset:

@@ -6,7 +6,7 @@ to equal the uninterrupted one.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import Any, Literal, Self
 import pandas
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from more4d.settings import Section
 from more4d.training.checkpoint import Progress, load_training, save_training
+from more4d.training.optimizers import OptimizerName, build_optimizers, learning_rates, set_learning_rates
 
 
 class TrainSettings(Section):
@@ -35,6 +37,7 @@ class TrainSettings(Section):
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     checkpoint_every: int = Field(default=100, gt=0)
     log_every: int = Field(default=10, gt=0)
+    optimizer: OptimizerName = "adamw"
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")
@@ -64,14 +67,6 @@ class Objective(ABC):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars to log; the one called "loss" is minimised."""
 
-    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for AdamW: vectors and scalars are not decayed."""
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        ]
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -90,25 +85,24 @@ class TrainResult:
 def train(objective: Objective, settings: TrainSettings, *, seed: int, work: Path, device: str = "cpu") -> TrainResult:
     """The trained EMA weights and the history of `settings.steps` steps, continued from `work` where it holds a state.
 
-    Raises FloatingPointError when a loss is not finite.
+    Raises FloatingPointError when a loss or gradient is not finite, before any weight is changed by it.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if settings.precision == "bf16" else "no", cpu=device == "cpu")
-    optimizer = torch.optim.AdamW(
-        objective.parameter_groups(settings.learning_rate, settings.weight_decay), betas=(0.9, 0.98)
-    )
+    if not objective.size:
+        raise ValueError("there are no samples to train on")
+    accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")
+    optimizers = build_optimizers(objective.module, settings.optimizer, settings.learning_rate, settings.weight_decay)
     ema = {key: value.detach().clone() for key, value in objective.module.state_dict().items()}
-    progress = load_training(work, objective.module, ema, optimizer)
-    optimizer = accelerator.prepare(optimizer)
-    schedule = [group["lr"] for group in optimizer.param_groups]
+    progress = load_training(work, objective.module, ema, optimizers)
+    peaks = learning_rates(optimizers)
+    prepared = [accelerator.prepare(optimizer) for optimizer in optimizers]
     objective.module.train()
     history = list(progress.history)
     window: dict[str, list[float]] = {}
     for step in tqdm(
         range(progress.step, settings.steps), initial=progress.step, total=settings.steps, desc="train", leave=False
     ):
-        for group, peak in zip(optimizer.param_groups, schedule, strict=True):
-            group["lr"] = peak * learning_rate_factor(step, settings)
-        logs = _step(objective, settings, accelerator, optimizer, seed, step)
+        set_learning_rates(optimizers, peaks, learning_rate_factor(step, settings))
+        logs = _step(objective, settings, accelerator, prepared, seed, step)
         _update_ema(ema, objective.module, _ema_decay(step, settings.ema_decay))
         for key, value in logs.items():
             window.setdefault(key, []).append(value)
@@ -116,25 +110,39 @@ def train(objective: Objective, settings: TrainSettings, *, seed: int, work: Pat
             history.append({"step": step + 1} | {k: sum(v) / len(v) for k, v in window.items()})
             window = {}
         if (step + 1) % settings.checkpoint_every == 0:
-            save_training(work, Progress(step + 1, history), objective.module, ema, optimizer.optimizer)
+            save_training(work, Progress(step + 1, history), objective.module, ema, optimizers)
     return TrainResult(history, ema)
 
 
 def _step(
-    objective: Objective, settings: TrainSettings, accelerator: Accelerator, optimizer: Any, seed: int, step: int
+    objective: Objective,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    optimizers: Sequence[AcceleratedOptimizer],
+    seed: int,
+    step: int,
 ) -> dict[str, float]:
     generator = torch.Generator().manual_seed(step_seed(seed, step))
     batch = objective.batch(batch_indices(objective.size, settings.batch_size, seed, step))
-    with accelerator.autocast():
+    # Not accelerate's own autocast: its precision is one for the whole process, whichever training came first.
+    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logs = objective.loss({k: v.to(accelerator.device) for k, v in batch.items()}, generator)
     loss = logs["loss"]
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower learning_rate={settings.learning_rate}")
+    _require_finite("loss", loss, step, settings)
     accelerator.backward(loss)
     norm = accelerator.clip_grad_norm_(objective.module.parameters(), settings.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
+    _require_finite("gradient norm", norm, step, settings)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
     return {k: float(v) for k, v in logs.items()} | {"gradient_norm": float(norm)}
+
+
+def _require_finite(name: str, value: Any, step: int, settings: TrainSettings) -> None:
+    if not math.isfinite(float(value)):
+        raise FloatingPointError(
+            f"{name} is {float(value)} at step {step}; look for bad samples or lower learning_rate={settings.learning_rate}"
+        )
 
 
 def learning_rate_factor(step: int, settings: TrainSettings) -> float:

@@ -26,7 +26,8 @@ class VAELossSettings(Section):
     train_trajectory_encoder: bool = True
     """The published encoder never received a gradient; frozen, it keeps latents that a STraG was trained on."""
     latent_noise: float = Field(default=0.0, ge=0)
-    """Standard deviation of noise added to motion latents: the decoder learns to quiet what a generator leaves."""
+    """Largest standard deviation, in the VAE's own units, of noise added to motion latents: each sample draws its share,
+    and the decoder learns to quiet what a generator leaves."""
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ class MotionVAEObjective(Objective):
 
     def __init__(self, vae: MotionVAE, source: BatchSource, settings: VAELossSettings) -> None:
         self.vae, self.source, self.size, self.settings = vae, source, source.size, settings
-        vae.trajectory_encoder.requires_grad_(settings.train_trajectory_encoder)
+        vae.requires_grad_(False)
         self.module = nn.ModuleDict(
             {
                 "trajectory_encoder": vae.trajectory_encoder,
@@ -64,7 +65,8 @@ class MotionVAEObjective(Objective):
                 "post_quant_conv": vae.vae.post_quant_conv,
                 "trajectory_decoder": vae.trajectory_decoder,
             }
-        )
+        ).requires_grad_(True)
+        vae.trajectory_encoder.requires_grad_(settings.train_trajectory_encoder)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The source's samples at `indices`."""

@@ -59,8 +59,7 @@
   const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
   async function inflate(text) {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const stream = new Blob([more4dBytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
@@ -70,22 +69,23 @@
     const [columns, rows] = packed.grid, cells = columns * rows, count = colours.length / 3;
     const [fx, fy, cx, cy] = packed.lens, [low, high] = packed.depthRange;
     const origins = new Float32Array(3 * count);
-    for (let cell = 0, n = 0; cell < cells; cell++) {
+    for (let cell = 0, at = 0; cell < cells; cell++) {
       const code = depth[cell] | (depth[cells + cell] << 8);
       if (!code) continue;
       const z = low * (high / low) ** ((code - 1) / 65534);
       const u = (cell % columns) * packed.stride + packed.offset + 0.5;
       const v = Math.floor(cell / columns) * packed.stride + packed.offset + 0.5;
-      origins.set([((u - cx) / fx) * z, ((v - cy) / fy) * z, z], 3 * n++);
+      origins[at++] = ((u - cx) / fx) * z;
+      origins[at++] = ((v - cy) / fy) * z;
+      origins[at++] = z;
     }
-    const moves = new Int16Array(4 * count * packed.frames), half = motion.length / 2;
-    for (let k = 0; k < half; k++) {  // k runs over [T,3,N]; sums wrap at 16 bits as the differences did
-      const n = k % count, row = (k - n) / count, axis = row % 3, t = (row - axis) / 3;
-      const at = 4 * (t * count + n) + axis;
-      moves[at] = (t ? moves[at - 4 * count] : 0) + (motion[k] | (motion[half + k] << 8));
-    }
+    const frame = 4 * count, moves = new Int16Array(frame * packed.frames), highs = motion.length / 2;
+    for (let t = 0, k = 0; t < packed.frames; t++)  // motion is [T,3,N]; sums wrap at 16 bits as the differences did
+      for (let axis = 0; axis < 3; axis++)
+        for (let n = 0, at = t * frame + axis; n < count; n++, k++, at += 4)
+          moves[at] = (t ? moves[at - frame] : 0) + (motion[k] | (motion[highs + k] << 8));
     const segments = [], last = packed.frames - 1;
-    const place = (n, t) => [0, 1, 2].map((a) => origins[3 * n + a] + packed.motionStep * moves[4 * (t * count + n) + a]);
+    const place = (n, t) => [0, 1, 2].map((a) => origins[3 * n + a] + packed.motionStep * moves[t * frame + 4 * n + a]);
     for (const n of packed.trails)
       for (let t = 0; t < last; t++) segments.push(...place(n, t), t / last, ...place(n, t + 1), (t + 1) / last);
     return { origins, moves, colours, segments: new Float32Array(segments), count };
