@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 SCREENSHOTS = REPOSITORY / "build" / "screenshots"
 PAGE_MS = 90_000
 START_SECONDS = 240
+RUN_SECONDS = 240
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status assetSelection { path } } } } }"
 CHECKS = """
@@ -58,6 +59,7 @@ class Server:
 
     port: int
     workspace: Path
+    home: Path
 
     @property
     def url(self) -> str:
@@ -83,6 +85,10 @@ class Server:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 
+    def log(self) -> str:
+        """The end of what the server wrote, runs included."""
+        return (self.home / "server.log").read_text()[-8000:]
+
     def wait_for_run(self, seconds: float) -> str:
         """Status in which the latest run ended."""
 
@@ -99,7 +105,7 @@ def serve(workspace: Path, home: Path) -> Iterator[Server]:
     """`make ui` on a free port; afterwards its whole process group is gone and the port is closed."""
     home.mkdir()
     shutil.copy(REPOSITORY / "infra" / "dagster.yaml", home)
-    server = Server(_free_port(), workspace)
+    server = Server(_free_port(), workspace, home)
     command = ["dagster", "dev", "-h", "127.0.0.1", "-p", str(server.port), "-m", "more4d_orchestration.definitions"]
     environment = {**os.environ, "DAGSTER_HOME": str(home), "MORE4D_ROOT": str(workspace), "OMP_NUM_THREADS": "1"}
     with (home / "server.log").open("w") as log:
@@ -112,8 +118,8 @@ def serve(workspace: Path, home: Path) -> Iterator[Server]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _until(lambda: process.poll() is not None or server.ready(), START_SECONDS, f"the server; see {log.name}")
-            assert process.poll() is None, Path(log.name).read_text()
+            _until(lambda: process.poll() is not None or server.ready(), START_SECONDS, "the server to start")
+            assert process.poll() is None, server.log()
             yield server
         finally:
             _stop(process)
@@ -122,7 +128,7 @@ def serve(workspace: Path, home: Path) -> Iterator[Server]:
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Ends the server politely, and what is left of its group after a minute by force."""
-    os.killpg(process.pid, signal.SIGTERM)
+    process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(60)
     with suppress(ProcessLookupError):
@@ -181,21 +187,13 @@ def browse() -> Iterator[Watched]:
 
 def materialize_all(server: Server, page: Page, name: str, seconds: float) -> None:
     """Opens the graph, checks that it shows every stage, clicks `Materialize all` and waits for success."""
-    stages = list(yaml.safe_load((server.workspace / "dvc.yaml").read_text())["stages"])
     page.goto(f"{server.url}/asset-groups")
-    button = page.get_by_role("button", name="Materialize all")
-    button.wait_for()
     _expand_groups(page)
-    for stage in stages:
-        page.locator("foreignObject").get_by_text(stage, exact=True).first.wait_for()
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}-before.png")
-    button.click()
-    assert server.wait_for_run(seconds) == "SUCCESS", (server.workspace.parent / "home" / "server.log").read_text()[
-        -4000:
-    ]
-    page.get_by_text("Missing").first.wait_for(state="hidden")
-    page.screenshot(path=SCREENSHOTS / f"{name}-after.png")
+    _photograph(server, page, f"{name}-before")
+    page.get_by_role("button", name="Materialize all").click()
+    status = server.wait_for_run(seconds)
+    _photograph(server, page, f"{name}-after")
+    assert status == "SUCCESS", server.log()
 
 
 def _expand_groups(page: Page) -> None:
@@ -203,6 +201,16 @@ def _expand_groups(page: Page) -> None:
     page.locator("foreignObject").first.wait_for()
     page.mouse.click(1400, 800, button="right")
     page.get_by_role("menuitem", name="Expand all groups").click()
+
+
+def _photograph(server: Server, page: Page, name: str) -> None:
+    """A picture of the whole graph, once every stage is drawn; opened anew, the page fits the graph into view."""
+    page.reload()
+    for stage in yaml.safe_load((server.workspace / "dvc.yaml").read_text())["stages"]:
+        page.locator("foreignObject").get_by_text(stage, exact=True).first.wait_for()
+    page.wait_for_load_state("networkidle")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 def _passed(server: Server) -> dict[str, str]:
@@ -223,7 +231,7 @@ def test_the_pipeline_materializes_by_a_click_shows_its_pictures_and_can_be_canc
     miniature: "Miniature", tmp_path: Path
 ) -> None:
     with serve(miniature.root, tmp_path / "home") as server, browse() as watched:
-        materialize_all(server, watched.page, "miniature", 120)
+        materialize_all(server, watched.page, "miniature", RUN_SECONDS)
         assert set(_passed(server).values()) == {"SUCCEEDED"}
         assert "up to date" in miniature.dvc("status")
 
@@ -247,9 +255,9 @@ def _cancel_squares(server: Server, miniature: "Miniature") -> None:
         "assetSelection": [{"path": ["squares"]}],
     }
     run = server.query(LAUNCH, selector=selector)["launchRun"]["run"]["runId"]
-    _until(lambda: mark.exists() and len(mark.read_text().split()) == 2, 60, "the stage to start")
+    _until(lambda: mark.exists() and len(mark.read_text().split()) == 2, RUN_SECONDS, "the stage to start")
     server.query(TERMINATE, id=run)
-    assert server.wait_for_run(60) == "CANCELED"
+    assert server.wait_for_run(RUN_SECONDS) == "CANCELED"
     pids = mark.read_text().split()
     _until(lambda: not any(_running(pid) for pid in pids), 20, "the stage's processes to end")
     assert miniature.lock() == before

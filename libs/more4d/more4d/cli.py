@@ -47,10 +47,10 @@ def generate(
 ) -> None:
     """Make a moving 4D scene of a photo, and videos of it along camera paths."""
     from more4d.geometry.images import load_image
+    from more4d.inference.checkpoints import load_checkpoint
     from more4d.inference.files import load_depth, require_free
     from more4d.inference.generate import Request, generate_scene
     from more4d.inference.scene import Credit, write_scene
-    from more4d.models.bundle import Models
     from more4d.report.viewer import scene_page
 
     request = Request(
@@ -67,7 +67,7 @@ def generate(
     )
     require_free(out, force=force)
     photo = load_image(image)
-    scene = generate_scene(Models.load(checkpoint), photo, request, name=out.name, credit=Credit(image.name))
+    scene = generate_scene(load_checkpoint(checkpoint), photo, request, name=out.name, credit=Credit(image.name))
     digest = write_scene(scene, out, page=scene_page)
     _tell(scene.timings["total"], request, out, digest)
 

@@ -1,13 +1,12 @@
 """Synthetic scenes (a textured wall and a ball that crosses it), pages of them, and a real Chromium to open them in."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browsing import CHROMIUM_FLAGS, opened
 from more4d.inference.scene import CameraView, Credit, Scene
 from more4d.report.model import (
     Acknowledgement,
@@ -21,10 +20,31 @@ from more4d.report.model import (
     Run,
     StageTime,
 )
+from more4d.report.viewer import scene_page
 from playwright.sync_api import Browser, Page, sync_playwright
 
 MakeScene = Callable[..., Scene]
 OpenPage = Callable[..., Page]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+# Playwright's own wait_for_function needs eval, which the pages' policy forbids.
+UNTIL = """
+window.until = async (condition) => {
+  for (const start = Date.now(); !condition(); ) {
+    if (Date.now() - start > 30000) throw new Error(`still not true after 30 s: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+};
+"""
 
 
 def ball_scene(
@@ -93,8 +113,32 @@ def full_page(scenes: tuple[Scene, ...]) -> PageData:
         ),
         funnel=(FunnelStep("source", 12), FunnelStep("clips", 10, (("static", 2),))),
         times=(StageTime("source", 3.2), StageTime("strag", 184.0)),
-        credits=(Acknowledgement("Fox", "PixelMannen, tomkranis", "CC BY 4.0"),),
+        acknowledgements=(Acknowledgement("Fox", "PixelMannen, tomkranis", "CC BY 4.0"),),
     )
+
+
+@contextmanager
+def opened(
+    browser: Browser, html: str, folder: Path, *, init_script: str = "", width: int = 1200, height: int = 900
+) -> Iterator[Page]:
+    """A page of this HTML, opened as a file; at the end, no console error and no request out may have occurred."""
+    faults: list[str] = []
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else faults.append(f"request: {r.url}"),
+    )
+    page.add_init_script(UNTIL + init_script)
+    path = folder / "index.html"
+    path.write_text(html, encoding="utf-8")
+    page.goto(path.as_uri())
+    try:
+        yield page
+    finally:
+        page.close()
+    assert faults == []
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +161,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
-    """Opens HTML text in the browser; see `browsing.opened`."""
+    """Opens HTML text in the browser; see `opened`."""
     with ExitStack() as stack:
 
         def open_html(html: str, **options: Any) -> Page:
             return stack.enter_context(opened(browser, html, tmp_path, **options))
 
         yield open_html
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The page of a ball's scene, opened once for all tests of a module."""
+    with opened(browser, scene_page(ball_scene()), tmp_path_factory.mktemp("scene")) as page:
+        yield page

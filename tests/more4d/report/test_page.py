@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browsing import until
 from more4d.inference.scene import Scene
 from more4d.report.model import PageData
 from more4d.report.page import duration, render_page, write_page
@@ -32,19 +31,21 @@ def test_every_part_is_on_the_page(open_page: OpenPage, make_scene: MakeScene, m
 
 def test_videos_play_and_the_camera_can_be_chosen(open_page: OpenPage, make_scene: MakeScene) -> None:
     page = open_page(scene_page(make_scene()))
-    loaded = "[...document.querySelectorAll('video')].every(v => v.readyState >= 2 && v.videoWidth === 384)"
-    until(page, loaded)
+    loaded = (
+        "until(() => [...document.querySelectorAll('video')].every(v => v.readyState >= 2 && v.videoWidth === 384))"
+    )
+    page.evaluate(loaded)
     before = page.evaluate("document.querySelector('video.completed').src")
     page.click("text=circle left")
-    until(page, loaded)
+    page.evaluate(loaded)
     assert page.evaluate("document.querySelector('video.completed').src") != before
     assert page.get_attribute("[data-camera=circle_left]", "aria-pressed") == "true"
-    until(page, "document.querySelector('video.completed').currentTime > 0.1")
+    page.evaluate("until(() => document.querySelector('video.completed').currentTime > 0.1)")
 
 
 def test_a_hostile_prompt_is_shown_as_text(open_page: OpenPage, make_scene: MakeScene, make_page: MakePage) -> None:
     page = open_page(render_page(make_page((make_scene(name=HOSTILE, prompt=HOSTILE),))))
-    until(page, "more4dViewers[0].ready")
+    page.evaluate("until(() => more4dViewers[0].ready)")
     assert page.evaluate("window.hacked ?? null") is None
     assert HOSTILE in page.locator("article.scene h3").inner_text()
     assert page.evaluate("more4dViewers[0].packed.name") == HOSTILE
@@ -52,10 +53,10 @@ def test_a_hostile_prompt_is_shown_as_text(open_page: OpenPage, make_scene: Make
 
 def test_views_wait_until_they_are_seen(open_page: OpenPage, make_scene: MakeScene, make_page: MakePage) -> None:
     page = open_page(render_page(make_page(tuple(make_scene(name=str(i)) for i in range(4)))), height=600)
-    until(page, "more4dViewers[0].ready")
+    page.evaluate("until(() => more4dViewers[0].ready)")
     assert page.evaluate("more4dViewers.map(v => v.ready)") == [True, False, False, False]
     page.locator("figure.viewer").nth(3).scroll_into_view_if_needed()
-    until(page, "more4dViewers[3].ready && more4dViewers[3].buffers && !more4dViewers[0].buffers")
+    page.evaluate("until(() => more4dViewers[3].ready && more4dViewers[3].buffers && !more4dViewers[0].buffers)")
 
 
 def test_an_empty_workspace_gives_a_page_that_says_what_is_missing(open_page: OpenPage) -> None:
@@ -72,7 +73,7 @@ def test_nothing_is_wider_than_the_window(
 ) -> None:
     page = open_page(render_page(make_page((make_scene(prompt="word" * 60),))), width=width)
     page.locator("figure.viewer").scroll_into_view_if_needed()
-    until(page, "more4dViewers[0].ready")
+    page.evaluate("until(() => more4dViewers[0].ready)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -1,20 +1,19 @@
 """The interactive view in a real Chromium. The fixture `open_page` fails a test on console errors and requests."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from browsing import opened, until
 from more4d.inference.scene import Scene
 from more4d.report.viewer import scene_page
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 MakeScene = Callable[..., Scene]
 OpenPage = Callable[..., Page]
 
 
 def wait_until_drawn(page: Page) -> None:
-    until(page, "more4dViewers[0].ready && !more4dViewers[0].dirty")
+    page.evaluate("until(() => more4dViewers[0].ready && !more4dViewers[0].dirty)")
 
 
 def picture(page: Page) -> str:
@@ -47,12 +46,6 @@ def colours(page: Page) -> dict[str, float]:
     )
 
 
-@pytest.fixture(scope="module")
-def shared_page(browser: Browser, make_scene: MakeScene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with opened(browser, scene_page(make_scene()), tmp_path_factory.mktemp("scene")) as page:
-        yield page
-
-
 @pytest.fixture
 def page(shared_page: Page) -> Page:
     """The scene's page as if just opened, but at the photo's camera."""
@@ -73,7 +66,7 @@ def test_the_first_view_is_the_photo(page: Page, make_scene: MakeScene) -> None:
 def test_it_plays_by_itself_and_the_picture_changes(page: Page) -> None:
     page.evaluate("more4dViewers[0].reset()")
     assert page.evaluate("more4dViewers[0].playing")
-    until(page, "more4dViewers[0].frame > 1")
+    page.evaluate("until(() => more4dViewers[0].frame > 1)")
     page.click("figure.viewer .play")
     assert not page.evaluate("more4dViewers[0].playing")
     later = picture(page)
@@ -115,7 +108,7 @@ def test_the_wheel_zooms_only_a_view_that_was_clicked(page: Page) -> None:
     assert page.evaluate("more4dViewers[0].zoom") == 1
     page.locator("canvas").click()
     page.mouse.wheel(0, 100)
-    until(page, "more4dViewers[0].zoom > 1.05")
+    page.evaluate("until(() => more4dViewers[0].zoom > 1.05)")
 
 
 def test_keys_play_turn_and_step(page: Page) -> None:
@@ -185,9 +178,9 @@ def test_a_view_recovers_from_a_lost_graphics_context(open_page: OpenPage, make_
     still(page)
     before = colours(page)
     page.evaluate("window.loss = graphics.getExtension('WEBGL_lose_context'); loss.loseContext()")
-    until(page, "graphics.isContextLost()")
+    page.evaluate("until(() => graphics.isContextLost())")
     page.evaluate("loss.restoreContext()")
-    until(page, "!graphics.isContextLost()")
+    page.evaluate("until(() => !graphics.isContextLost())")
     wait_until_drawn(page)
     assert colours(page) == before
 
@@ -201,4 +194,4 @@ def test_without_webgl2_the_view_says_so_and_the_videos_still_play(open_page: Op
     page = open_page(scene_page(make_scene()), init_script=no_webgl)
     page.wait_for_selector(".viewer-message:visible")
     assert "WebGL2" in page.locator(".viewer-message").inner_text()
-    until(page, "document.querySelector('video.completed').readyState >= 1")
+    page.evaluate("until(() => document.querySelector('video.completed').readyState >= 1)")

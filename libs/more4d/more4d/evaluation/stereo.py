@@ -30,15 +30,15 @@ class StereoTruth:
     intrinsics: Floats | None
 
 
-def stereo_truths(opencv_samples: Path = OPENCV_SAMPLES) -> Iterator[StereoTruth]:
-    """Motorcycle (scikit-image), and Aloe where OpenCV's sample data are installed."""
+def stereo_truths(opencv_samples: Path | None = OPENCV_SAMPLES) -> Iterator[StereoTruth]:
+    """Motorcycle (scikit-image), and Aloe where OpenCV's sample data are in that folder; None leaves it out."""
     from skimage.data import stereo_motorcycle
 
     left, _, disparity = stereo_motorcycle()
     camera = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]], np.float32)
     known = np.where(np.isfinite(disparity), disparity + 31.086, np.nan).astype(np.float32)
     yield StereoTruth("motorcycle", left, known, camera)
-    if (opencv_samples / "aloeGT.png").is_file():
+    if opencv_samples is not None and (opencv_samples / "aloeGT.png").is_file():
         codes = cv2.imread(str(opencv_samples / "aloeGT.png"), cv2.IMREAD_GRAYSCALE)
         assert codes is not None
         known = np.where(codes > 0, codes.astype(np.float32), np.nan).astype(np.float32)

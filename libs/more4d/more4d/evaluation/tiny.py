@@ -29,6 +29,7 @@ from more4d.evaluation.stereo import stereo_figures, stereo_truths
 from more4d.evaluation.summary import METHODS, Row, rounded, summarise_depth, summarise_trajectories, summarise_views
 from more4d.evaluation.trajectories import method_sums, static_sums
 from more4d.evaluation.views import view_sums
+from more4d.inference.checkpoints import load_checkpoint
 from more4d.inference.render import render_path
 from more4d.inference.views import complete_view
 from more4d.models.bundle import Models
@@ -61,7 +62,7 @@ def run(
 ) -> None:
     """Evaluate a checkpoint on held-out scenes rendered from the seed; prints one JSON line."""
     started = time.monotonic()
-    models = Models.load(checkpoint)
+    models = load_checkpoint(checkpoint)
     workers = len(os.sched_getaffinity(0))
     size = size_of(models)
     statistics = gather_statistics(training_clips(training_scenes, size, workers=workers))

@@ -65,14 +65,19 @@ class LinearStartWanVAE(AutoencoderKLWan):
 
     def linear_encode(self, x: Tensor) -> Tensor:
         """Principal components [B, C, K, h, w] of a video [B, 3, T, H, W]."""
-        first = torch.einsum("bhwp,cp->bchw", cell_vectors(x[:, :, :1])[:, 0], self.first_basis)
-        groups = torch.einsum("bkhwp,cp->bckhw", cell_vectors(x[:, :, 1:]), self.group_basis)
+        # In the basis's own precision: bf16 would round colours to 0.4 %, which is more than most points move.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.first_basis.dtype)
+            first = torch.einsum("bhwp,cp->bchw", cell_vectors(x[:, :, :1])[:, 0], self.first_basis)
+            groups = torch.einsum("bkhwp,cp->bckhw", cell_vectors(x[:, :, 1:]), self.group_basis)
         return torch.cat([first[:, :, None], groups], dim=2)
 
     def linear_decode(self, z: Tensor) -> Tensor:
         """The video [B, 3, T, H, W] that principal components [B, C, K, h, w] stand for."""
-        first = torch.einsum("bchw,cp->bhwp", z[:, :, 0], self.first_basis)[:, None]
-        groups = torch.einsum("bckhw,cp->bkhwp", z[:, :, 1:], self.group_basis)
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.to(self.first_basis.dtype)
+            first = torch.einsum("bchw,cp->bhwp", z[:, :, 0], self.first_basis)[:, None]
+            groups = torch.einsum("bckhw,cp->bkhwp", z[:, :, 1:], self.group_basis)
         return torch.cat([cells_to_video(first, 1), cells_to_video(groups, 4)], dim=2)
 
     def _encode(self, x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def curve_svg(curve: Curve) -> str:
         names = [name for name in curve.series if name not in _HIDDEN_SERIES]
         for i, name in enumerate(sorted(names, key=lambda name: name != "loss")[: len(_SERIES)]):
             axes.plot(curve.step, curve.series[name], color=_SERIES[i], linewidth=1.8 if i == 0 else 1.0, label=name)
-        if names and all(np.nanmin(curve.series[name]) > 0 for name in names):
+        if names and all((values[np.isfinite(values)] > 0).all() for values in map(curve.series.__getitem__, names)):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())

@@ -118,6 +118,6 @@ class PageData:
     gallery: tuple[GalleryItem, ...] = ()
     funnel: tuple[FunnelStep, ...] = ()
     times: tuple[StageTime, ...] = ()
-    credits: tuple[Acknowledgement, ...] = ()
+    acknowledgements: tuple[Acknowledgement, ...] = ()
     problems: tuple[str, ...] = ()
     """What exists but could not be read, one sentence each."""

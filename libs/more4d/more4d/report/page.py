@@ -38,7 +38,7 @@ def render_page(data: PageData) -> str:
         funnel=_funnel(data.funnel),
         times=_times(data.times),
         total_time=duration(sum(time.seconds for time in data.times)),
-        credits=data.credits,
+        acknowledgements=data.acknowledgements,
         problems=data.problems,
         parts=PARTS,
     )

@@ -128,20 +128,20 @@ def _step(
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logs = objective.loss({k: v.to(accelerator.device) for k, v in batch.items()}, generator)
     loss = logs["loss"]
-    _require_finite("loss", loss, step, settings)
+    _require_finite("loss", float(loss.detach()), step, settings)
     accelerator.backward(loss)
     norm = accelerator.clip_grad_norm_(objective.module.parameters(), settings.clip_norm)
-    _require_finite("gradient norm", norm, step, settings)
+    _require_finite("gradient norm", float(norm), step, settings)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
     return {k: float(v) for k, v in logs.items()} | {"gradient_norm": float(norm)}
 
 
-def _require_finite(name: str, value: Any, step: int, settings: TrainSettings) -> None:
-    if not math.isfinite(float(value)):
+def _require_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:
+    if not math.isfinite(value):
         raise FloatingPointError(
-            f"{name} is {float(value)} at step {step}; look for bad samples or lower learning_rate={settings.learning_rate}"
+            f"{name} is {value} at step {step}; look for bad samples or lower learning_rate={settings.learning_rate}"
         )
 
 

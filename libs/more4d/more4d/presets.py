@@ -1,0 +1,152 @@
+"""Values of a run by name: `python -m more4d.presets tiny --out params.yaml`.
+
+A preset is another preset plus what differs. Every stage validates its own section.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+_FLOW = {"shift": 3.0, "prediction": "sample", "latent_weight": 1.0}
+
+TINY: dict[str, Any] = {
+    "preset": "tiny",
+    "seed": 0,
+    "video": {"frames": 13, "height": 64, "width": 96, "fps": 8.0},
+    "source": {
+        "rendered_train": 160,
+        "rendered_val": 32,
+        "novel_views": ["circle_left", "top_down"],
+        "max_rejected_share": 0.25,
+    },
+    "clips": {
+        "cut_threshold": 0.35,
+        "max_windows_per_clip": 4,
+        "min_source_fps": 7,
+        "filters": {
+            "min_motion": 0.01,
+            "max_camera_motion": 0.03,
+            "min_brightness": 0.08,
+            "max_brightness": 0.92,
+            "min_contrast": 0.04,
+        },
+        "crf": 0,
+        "max_rejected_share": 0.6,
+    },
+    "captions": {"captioner": "table", "min_words": 3, "max_characters": 300, "max_rejected_share": 0.2},
+    "selection": {"judge": "rules", "max_rejected_share": 0.5},
+    "depth": {"rendered": "ground_truth", "real": "network", "max_rejected_share": 0.2},
+    "tracks": {
+        "rendered": "ground_truth",
+        "real": "flow",
+        "flow": {"max_inconsistency": 0.5, "max_inconsistency_share": 0.1, "still_pixels": 0.5},
+        "min_visible_share": 0.3,
+        "max_rejected_share": 0.3,
+    },
+    "trajscene": {
+        "views": ["circle_left", "top_down"],
+        "quality": {
+            "min_depth_m": 0.1,
+            "max_depth_m": 1000.0,
+            "max_depth_jump": 1.5,
+            "max_anomalous_share": 0.05,
+            "max_depth_deviation": 1.3,
+            "scale": 1.25,
+            "max_scale_change": 0.02,
+        },
+        "min_render_psnr": 12.0,
+        "shard_bytes": 100_000_000,
+        "max_rejected_share": 0.5,
+    },
+    "motion_vae": {
+        "loss": {"train_trajectory_encoder": False, "video_weight": 0.5, "latent_noise": 0.2},
+        "train": {
+            "steps": 40,
+            "batch_size": 4,
+            "learning_rate": 1.0e-4,
+            "warmup_steps": 5,
+            "ema_decay": 0.9,
+            "checkpoint_every": 10,
+        },
+    },
+    "latents": {"batch_size": 16},
+    "strag": {
+        "flow": _FLOW | {"signal_weight": 2.0, "decoded_weight": 3.0},
+        "train": {
+            "steps": 60,
+            "batch_size": 16,
+            "learning_rate": 2.0e-4,
+            "warmup_steps": 5,
+            "ema_decay": 0.9,
+            "checkpoint_every": 20,
+            "optimizer": "muon",
+        },
+    },
+    "vism": {
+        "flow": _FLOW | {"decoded_weight": 4.0},
+        "train": {
+            "steps": 60,
+            "batch_size": 8,
+            "learning_rate": 2.0e-4,
+            "warmup_steps": 5,
+            "ema_decay": 0.9,
+            "checkpoint_every": 20,
+            "optimizer": "muon",
+        },
+    },
+    "samples": {"limit": 32, "batch_size": 16, "view_limit": 8, "predicted_depth": True},
+    "evaluation": {"baseline_samples": 160},
+    "scenes": {"clips": 4, "render_scale": 4},
+}
+
+
+def derive(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, nested groups merged."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = derive(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+_FEW_STEPS = {"train": {"steps": 4, "batch_size": 2, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 1}}
+SMOKE = derive(
+    TINY,
+    {
+        "preset": "smoke",
+        "source": {"rendered_train": 4, "rendered_val": 2, "novel_views": ["circle_left"], "packaged": []},
+        "motion_vae": _FEW_STEPS,
+        "strag": _FEW_STEPS,
+        "vism": _FEW_STEPS,
+        "samples": {"limit": 2, "view_limit": 1},
+        "evaluation": {"baseline_samples": 4},
+        "scenes": {"photos": ["chelsea"], "clips": 0, "render_scale": 2},
+    },
+)
+PRESETS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "tiny": TINY}
+
+
+def write_preset(name: str, file: Path) -> None:
+    """Write a preset as params.yaml. Raises ValueError listing the known names."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
+    header = f"# Preset {name}, written by `python -m more4d.presets {name} --out {file.name}`; edit freely.\n"
+    file.write_text(header + yaml.safe_dump(PRESETS[name], sort_keys=False, width=120))
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(PRESETS)}")],
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("params.yaml"),
+) -> None:
+    """Write a preset's values as params.yaml."""
+    try:
+        write_preset(name, out)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

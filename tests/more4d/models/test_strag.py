@@ -1,0 +1,159 @@
+"""Suffixes: B batch, K latent frames, S spatial tokens of one latent frame, C motion width, D width."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from more4d.models.strag import MotionModulation, STraGTransformer
+from torch import Tensor
+
+SHAPE: dict[str, Any] = {
+    "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2, "text_dim": 20,
+}  # fmt: skip
+IMAGE = {"image_dim": 16, "image_tokens": 5}
+FRAMES, ROWS, COLUMNS = 3, 2, 4
+
+
+def strag(**changes: Any) -> STraGTransformer:
+    """A small random STraG, 3x2x4 tokens for the inputs of `inputs`."""
+    torch.manual_seed(0)
+    return STraGTransformer(**SHAPE | IMAGE | {"motion_dim": 8, "motion_grid": (4, 4)} | changes)
+
+
+def inputs(*, text_tokens: int = 6, image: bool = True) -> dict[str, Tensor | None]:
+    """What the transformer reads beside motion features, for two samples."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "hidden_states": torch.randn(2, 64, FRAMES, 2 * ROWS, 2 * COLUMNS, generator=generator),
+        "timestep": torch.tensor([20.0, 900.0]),
+        "encoder_hidden_states": torch.randn(2, text_tokens, 20, generator=generator),
+        "encoder_hidden_states_image": torch.randn(2, 5, 16, generator=generator) if image else None,
+    }
+
+
+def features() -> Tensor:
+    """Motion features [2, 16, 8] on a 4x4 grid."""
+    return torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(2))
+
+
+def wan_twin(network: STraGTransformer, **changes: Any) -> WanTransformer3DModel:
+    """diffusers' transformer with the same weights, as far as it has a place for them."""
+    added = {"image_dim": 16, "added_kv_proj_dim": 24}
+    twin = WanTransformer3DModel(**SHAPE | added | {"in_channels": 64, "out_channels": 16} | changes)
+    own = {k: v for k, v in network.state_dict().items() if "motion" not in k}
+    assert own.keys() == twin.state_dict().keys()
+    twin.load_state_dict(own)
+    return twin
+
+
+@torch.no_grad()
+def test_without_motion_features_it_is_wan_of_a_text_alone() -> None:
+    network = strag(image_dim=None)
+    given = inputs(image=False)
+    (expected,) = wan_twin(network, image_dim=None, added_kv_proj_dim=None)(**given, return_dict=False)
+    assert torch.allclose(network(**given), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_motion_features_it_is_wan_of_512_text_tokens_and_an_image() -> None:
+    network, given = strag(), inputs(text_tokens=512)
+    (expected,) = wan_twin(network)(**given, return_dict=False)
+    assert torch.allclose(network(**given), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_madanorm_is_the_identity_at_init() -> None:
+    network = strag()
+    assert torch.allclose(network(**inputs(), motion_features=features()), network(**inputs()), atol=1e-5)
+
+
+def gates(network: STraGTransformer) -> list[Tensor]:
+    """Every gamma of eq. 5 and 6."""
+    return [m.gate for m in network.modules() if isinstance(m, MotionModulation)]
+
+
+def test_madanorm_is_the_identity_at_init_yet_trainable() -> None:
+    network = strag()
+    network(**inputs(), motion_features=features()).square().mean().backward()
+    assert len(gates(network)) == 4
+    assert all(gate.grad is not None and gate.grad.abs().min() > 0 for gate in gates(network))
+
+
+def test_after_ten_steps_the_motion_features_matter() -> None:
+    network = strag()
+    projection = network.blocks[0].motion1.linear.weight.clone()  # type: ignore[union-attr]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    target = torch.randn(2, 16, FRAMES, 4, 8, generator=torch.Generator().manual_seed(3))
+    for _ in range(10):
+        optimizer.zero_grad()
+        (network(**inputs(), motion_features=features()) - target).square().mean().backward()
+        optimizer.step()
+    assert all(gate.abs().min() > 0 for gate in gates(network))
+    assert not torch.equal(network.blocks[0].motion1.linear.weight, projection)  # type: ignore[union-attr]
+    with torch.no_grad():
+        change = network(**inputs(), motion_features=features()) - network(**inputs())
+    assert change.abs().mean() > 1e-4
+
+
+@torch.no_grad()
+def test_motion_rows_are_never_repeated_over_frames() -> None:
+    network = strag()
+    shapes = []
+    for module in network.modules():
+        if isinstance(module, MotionModulation):
+            module.linear.register_forward_hook(lambda _, given, out: shapes.append((given[0].shape, out.shape)))
+    network(**inputs(), motion_features=features())
+    assert shapes == [((2, ROWS * COLUMNS, 8), (2, ROWS * COLUMNS, 2 * 24))] * 4
+
+
+@torch.no_grad()
+def test_motion_features_meet_the_tokens_that_they_lie_under() -> None:
+    network = strag()
+    network.motion_adapter = torch.nn.Sequential()
+    row, column = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
+    grid = torch.stack([row, column], dim=-1).reshape(1, 16, 2)
+    aligned = network.align_motion(grid, 2, 8).reshape(2, 8, 2)
+    assert torch.allclose(aligned[..., 0], torch.tensor([[0.5], [2.5]]).expand(2, 8))
+    assert torch.allclose(aligned[..., 1], ((torch.arange(8) + 0.5) / 2 - 0.5).clamp(0, 3).expand(2, 8))
+
+
+@torch.no_grad()
+def test_a_motion_feature_acts_on_its_own_place_in_every_frame() -> None:
+    network = strag(num_layers=1)
+    for gate in gates(network):
+        torch.nn.init.ones_(gate)
+    network.motion_adapter = torch.nn.Sequential()
+    network.blocks[0].attn1.register_forward_hook(lambda _, given, out: torch.zeros_like(out))  # type: ignore[union-attr]
+    changed = features()
+    changed[:, 0] += 1
+    difference = network(**inputs(), motion_features=features()) - network(**inputs(), motion_features=changed)
+    touched = difference.abs().amax(dim=(0, 1)) > 1e-6
+    assert bool(touched[:, :2, :2].all())
+    assert not touched[:, :, 2:].any() and not touched[:, 2:].any()
+
+
+def test_recomputing_blocks_gives_the_same_gradients() -> None:
+    found = []
+    for recompute in (False, True):
+        network = strag()
+        if recompute:
+            network.enable_gradient_checkpointing()
+        network(**inputs(), motion_features=features()).square().mean().backward()
+        found.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert torch.allclose(found[0], found[1], atol=1e-7)
+
+
+def test_image_tokens_cannot_be_left_out_or_miscounted() -> None:
+    with pytest.raises(ValueError, match="0 image tokens were given to a transformer that is built for 5"):
+        strag()(**inputs(image=False))
+    with pytest.raises(ValueError, match="5 image tokens"):
+        strag(image_tokens=257)(**inputs())
+
+
+def test_its_config_rebuilds_it() -> None:
+    network = strag()
+    again = STraGTransformer.from_config(dict(network.config))
+    assert isinstance(again, STraGTransformer)
+    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (network, again)]
+    assert shapes[0] == shapes[1]

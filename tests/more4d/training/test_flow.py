@@ -1,0 +1,137 @@
+import pytest
+import torch
+from more4d.models.bundle import Models
+from more4d.models.flow_matching import Prediction
+from more4d.models.vae import MotionVAE, MotionVAEConfig
+from more4d.training.flow import Conditions, FlowObjective, FlowSettings, keep, require_prediction
+from torch import Tensor, nn
+
+SHAPE = (4, 16, 2, 2, 2)
+
+
+class Latents:
+    """Four latents with a text and an image each."""
+
+    size = 4
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """All of them, whatever is asked for."""
+        clean = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
+        return {"clean": clean, "text": torch.ones(4, 3, 8), "image": torch.ones(4, 2, 8)}
+
+
+class Watched(FlowObjective):
+    """Predicts the truth plus an error, and remembers what it was given."""
+
+    def __init__(self, vae: MotionVAE, settings: FlowSettings, error: float = 0.0) -> None:
+        def conditions(batch: dict[str, Tensor]) -> Conditions:
+            return Conditions(batch["text"], batch["image"])
+
+        super().__init__(nn.Linear(1, 1), nn.Linear(1, 1), vae, Latents(), conditions, settings)
+        self.error, self.given, self.controls = error, [], []
+        self.sample = torch.zeros(())
+        self.half = True
+
+    def clean(self, batch: dict[str, Tensor]) -> Tensor:
+        """The latent."""
+        return batch["clean"]
+
+    def predict(
+        self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, control: Tensor
+    ) -> Tensor:
+        """The truth, plus the error."""
+        self.given.append(given)
+        self.controls.append(control)
+        clean = batch["clean"]
+        sigma = sigmas.reshape(-1, 1, 1, 1, 1)
+        right = clean if self.settings.prediction == "sample" else (noisy - clean) / sigma
+        return right + self.error
+
+    def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """A constant; what was to be decoded is remembered."""
+        self.sample, self.half = sample, torch.is_autocast_enabled("cpu")
+        return torch.tensor(3.0)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def losses(objective: FlowObjective, seed: int = 0) -> dict[str, Tensor]:
+    """The objective's losses on its four latents."""
+    return objective.loss(objective.batch(torch.arange(4)), generator(seed))
+
+
+@pytest.mark.parametrize("prediction", ["sample", "velocity"])
+def test_the_truth_costs_nothing_and_an_error_its_square(models: Models, prediction: Prediction) -> None:
+    settings = FlowSettings(prediction=prediction)
+    assert float(losses(Watched(models.vae, settings))["loss"]) == pytest.approx(0, abs=1e-6)
+    assert float(losses(Watched(models.vae, settings, error=0.5))["loss"]) == pytest.approx(0.25, rel=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "velocity"])
+def test_what_is_decoded_is_the_clean_sample(models: Models, prediction: Prediction) -> None:
+    objective = Watched(models.vae, FlowSettings(prediction=prediction, latent_weight=0.5, decoded_weight=2.0))
+    found = losses(objective)
+    assert float(found["loss"]) == pytest.approx(6.0, abs=1e-5)
+    assert float(found["decoded"]) == 3
+    assert torch.allclose(objective.sample, objective.batch(torch.arange(4))["clean"], atol=1e-4)
+
+
+def test_the_sample_is_decoded_in_single_precision(models: Models) -> None:
+    objective = Watched(models.vae, FlowSettings(decoded_weight=1.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses(objective)
+    assert not objective.half
+    assert objective.sample.dtype == torch.float32
+
+
+def test_cells_with_a_signal_weigh_more(models: Models) -> None:
+    plain, weighted = (Watched(models.vae, FlowSettings(prediction="sample", signal_weight=w), 0.5) for w in (0.0, 2.0))
+    clean = plain.batch(torch.arange(4))["clean"]
+    strength = clean.square().mean(dim=1).sqrt().clamp(max=1).mean()
+    ratio = losses(weighted)["loss"] / losses(plain)["loss"]
+    assert float(ratio) == pytest.approx(float(1 + 2 * strength), rel=1e-4)
+
+
+def test_text_image_and_control_are_dropped_sample_by_sample(models: Models) -> None:
+    settings = FlowSettings(drop_text=0.5, drop_image=0.25, drop_control=0.1)
+    objective = Watched(models.vae, settings)
+    for seed in range(200):
+        losses(objective, seed)
+    for found, share in (
+        (torch.stack([g.text for g in objective.given]), 0.5),
+        (torch.stack([g.image for g in objective.given]), 0.25),
+        (torch.stack(objective.controls), 0.1),
+    ):
+        rows = found.flatten(2)
+        assert bool((rows == rows[..., :1]).all())
+        assert float((rows[..., 0] == 0).float().mean()) == pytest.approx(share, abs=0.06)
+
+
+def test_the_generator_alone_decides(models: Models) -> None:
+    settings = FlowSettings(drop_text=0.5)
+    first, second = Watched(models.vae, settings, 0.1), Watched(models.vae, settings, 0.1)
+    torch.manual_seed(1)
+    losses(first, 5)
+    torch.manual_seed(2)
+    losses(second, 5)
+    assert torch.equal(first.given[0].text, second.given[0].text)
+
+
+def test_keep_is_shaped_to_multiply() -> None:
+    assert keep(3, 0.0, generator(), torch.zeros(3, 2, 2)).tolist() == [[[1]], [[1]], [[1]]]
+
+
+def test_decoding_needs_a_linear_start_vae() -> None:
+    small = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+    published = MotionVAE(MotionVAEConfig(vae=small))
+    with pytest.raises(ValueError, match=r"decoded_weight=1.0 needs a linear-start VAE; set it to 0"):
+        Watched(published, FlowSettings(decoded_weight=1.0))
+    Watched(published, FlowSettings())
+
+
+def test_training_and_sampling_must_agree_on_what_is_predicted() -> None:
+    require_prediction(FlowSettings(prediction="sample"), "sample")
+    with pytest.raises(ValueError, match=r"flow.prediction='velocity', but the checkpoint's sampler expects 'sample'"):
+        require_prediction(FlowSettings(), "sample")

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+from more4d.data.sample import Sample
+from more4d.models.bundle import Models, build_strag
+from more4d.training.flow import Conditions, FlowSettings
+from more4d.training.latents import LatentDataset, cached_conditions, encode_samples, motion_batch, write_latents
+from more4d.training.loop import TrainSettings, train
+from more4d.training.strag import STraGObjective, trajectory_distance
+from more4d_kernels import denormalize_motion
+from torch import Tensor
+
+SETTINGS = TrainSettings(steps=20, batch_size=2, learning_rate=1e-2, warmup_steps=2, log_every=4, checkpoint_every=20)
+
+
+def test_the_distance_is_eq_7_in_metres(samples: list[Sample]) -> None:
+    batch = motion_batch(samples[:1])
+    predicted = batch["motion"] * 0.5 + 0.1
+    points0, intrinsics = torch.from_numpy(samples[0].points[:1]), torch.from_numpy(samples[0].intrinsics)[None]
+    metres = denormalize_motion(predicted, points0, intrinsics, image_size=samples[0].depth.shape)[0]
+    error = (metres - torch.from_numpy(samples[0].points)).norm(dim=-1)
+    expected = error[torch.from_numpy(samples[0].visibility)].mean()
+    assert float(trajectory_distance(predicted, batch, softness=1e-6)) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_only_visible_points_count(samples: list[Sample]) -> None:
+    batch = motion_batch(samples[:1])
+    hidden = ~batch["visible"][:, None]
+    assert hidden.any()
+    assert float(trajectory_distance(batch["motion"] + 9 * hidden, batch)) == pytest.approx(0, abs=1e-6)
+    nothing = batch | {"visible": torch.zeros_like(batch["visible"])}
+    assert float(trajectory_distance(batch["motion"] + 1, nothing)) == 0
+
+
+def test_its_gradient_is_finite_at_the_truth(samples: list[Sample]) -> None:
+    batch = motion_batch(samples[:1])
+    motion = batch["motion"].clone().requires_grad_()
+    trajectory_distance(motion, batch).backward()
+    assert motion.grad is not None and bool(motion.grad.isfinite().all())
+
+
+@pytest.fixture
+def source(models: Models, samples: list[Sample], tmp_path: Path) -> LatentDataset:
+    """The latent cache of three scenes."""
+    write_latents([encode_samples(models, samples)], tmp_path / "train.safetensors")
+    return LatentDataset(tmp_path / "train.safetensors")
+
+
+def test_the_transformer_is_given_the_64_channels_and_control_drops_image_and_depth(
+    models: Models, source: LatentDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strag, seen = build_strag(models.config), []
+    strag.register_forward_pre_hook(lambda _, given: seen.append(given))
+    objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, FlowSettings())
+    batch = source.batch(torch.arange(2))
+    noisy, given = torch.randn_like(batch["motion_latent"]), cached_conditions(batch)
+    control = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1, 1)
+    objective.predict(batch, noisy, torch.tensor([0.5, 1.0]), given, control)
+    hidden, timestep, text, image, features = seen[0]
+    assert torch.equal(hidden[:, :16], noisy)
+    assert not hidden[0, 16:].any()
+    assert torch.equal(hidden[1, 16:32], batch["image_latent"][1])
+    assert torch.equal(hidden[1, 48:], batch["depth_latent"][1])
+    assert timestep.tolist() == [500, 1000]
+    assert (text is given.text, image is given.image) == (True, True)
+    assert features is batch["motion_features"]
+
+
+@pytest.mark.parametrize("decoded", [0.0, 1.0])
+def test_it_learns_in_twenty_steps(models: Models, source: LatentDataset, tmp_path: Path, decoded: float) -> None:
+    torch.manual_seed(0)
+    strag = build_strag(models.config)
+    settings = FlowSettings(prediction="sample", decoded_weight=decoded)
+    objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, settings)
+    history = train(objective, SETTINGS, seed=0, work=tmp_path / "work").history
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+    assert strag.blocks[0].motion1.gate.abs().max() > 0  # type: ignore[operator, union-attr]
+    assert all(p.grad is None for p in models.vae.parameters())
+
+
+def test_the_decoded_error_of_the_true_latent_is_the_codecs_own(models: Models, source: LatentDataset) -> None:
+    def conditions(batch: dict[str, Tensor]) -> Conditions:
+        raise AssertionError("not asked for")
+
+    objective = STraGObjective(models.strag, models.strag, models.vae, source, conditions, FlowSettings())
+    batch = source.batch(torch.arange(3))
+    through = models.vae.linear_decode_motion(models.vae.encode_motion(batch["motion"]))
+    expected = trajectory_distance(through, batch)
+    assert float(objective.decoded_error(batch["motion_latent"], batch)) == pytest.approx(float(expected), rel=1e-2)
