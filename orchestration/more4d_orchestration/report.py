@@ -60,7 +60,7 @@ class StageReport:
 
     def metadata(self) -> dict[str, dg.MetadataValue]:
         """Everything above in Dagster's types. A file that the workspace lacks is left out, as after `git checkout`."""
-        values: dict[str, dg.MetadataValue] = {"outputs": _outputs(self.entry)}
+        values: dict[str, dg.MetadataValue] = {"outputs": _outputs(self.entry)} if self.entry.outs else {}
         if all((self.root / out.path).exists() for out in self.node.outs):
             values |= {f"metric/{name}": dg.MetadataValue.float(value) for name, value in self.metrics().items()}
             values |= self._rejected() | self._pictures()

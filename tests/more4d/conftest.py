@@ -4,6 +4,7 @@ Shape letters: T frames, H height, W width.
 """
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from more4d.data.sample import Sample, SampleView
 from more4d.data.shards import write_shards
 from more4d.models.architectures import TINY, Architecture, Generation, TransformerShape
-from more4d.models.bundle import NETWORKS, Models, build
+from more4d.models.bundle import NETWORKS, Models, build, save_network
 from more4d.models.text import build_tokenizer
 from more4d.models.trajectory_codec import TrajectoryCodecConfig
 from more4d.scenes import RenderedScene, View
@@ -99,6 +100,35 @@ def trajscene(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -
     write_shards(samples[:2], folder, split="train", shard_bytes=10**6)
     write_shards([dataclasses.replace(samples[2], split="val")], folder, split="val", shard_bytes=10**6)
     return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, checkpoint: Path, trajscene: Path) -> Path:
+    """A workspace of the lineage as the trainings find it, with the base's own VAE as motion VAE."""
+    shutil.copytree(checkpoint, tmp_path / "models" / "tiny-base")
+    shutil.copytree(trajscene, tmp_path / "datasets" / "trajscene")
+    (tmp_path / "models" / "motion_vae").mkdir()
+    shutil.copy(checkpoint / "vae.safetensors", tmp_path / "models" / "motion_vae")
+    return tmp_path
+
+
+@pytest.fixture
+def base_workspace(tmp_path: Path, base_scenes_folder: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of the tiny base's graph with all of its parts; its stages make networks of this file's sizes."""
+    unscaled = models.config.motion_vae.model_copy(update={"vae": {"base_dim": 4}, "motion_std": 1.0})
+    for stage in ("base_vae", "base_strag", "base_vism", "base_bundle"):
+        tiny = models.config.model_copy(update={"motion_vae": unscaled})
+        monkeypatch.setattr(f"more4d.stages.{stage}.TINY", tiny)
+    build_folder = tmp_path / "infra" / "tiny-base" / "build"
+    shutil.copytree(base_scenes_folder, build_folder / "scenes")
+    parts = {"strag": ("strag", "text", "image_encoder"), "vism": ("vism",), "depth": ("depth",)}
+    for part, names in (parts | {"motion_encoder": ("motion_encoder",), "vae": ("vae",)}).items():
+        (build_folder / part).mkdir()
+        for name in names:
+            save_network(getattr(models, name), build_folder / part / f"{name}.safetensors")
+    (build_folder / "strag" / "tokenizer.json").write_text(models.text.tokenizer_json)
+    (build_folder / "vae" / "motion_vae.json").write_text(models.config.motion_vae.model_dump_json())
+    return tmp_path
 
 
 def _scene(seed: int, *, view: bool) -> RenderedScene:

@@ -107,4 +107,4 @@ def test_rejections_are_counted_over_all_tables_and_shown_with_the_metrics(tmp_p
     report = _report(tmp_path)
     assert report.rejections() == {"static": 2}
     metadata = report.metadata()
-    assert {"outputs", "metric/rows", "metric/by.share", "rejected", "curve/curve.csv"} <= set(metadata)
+    assert {"metric/rows", "metric/by.share", "rejected", "curve/curve.csv"} <= set(metadata)

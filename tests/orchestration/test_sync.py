@@ -1,16 +1,16 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import pytest
+import typer
 import yaml
-from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 from more4d_orchestration.assets import build_assets
 from more4d_orchestration.launcher import LocalLauncher
 from more4d_orchestration.manifest import load_pipeline
-from more4d_orchestration.sync import build_sensor, sync
+from more4d_orchestration.sync import build_sensor, main, sync
 
 if TYPE_CHECKING:
     from tests.orchestration.conftest import Miniature
@@ -27,9 +27,6 @@ def _stale(miniature: "Miniature", instance: dg.DagsterInstance) -> set[str]:
     """Assets that the UI would show as stale, or as never materialized."""
     definitions = dg.Definitions(build_assets(load_pipeline(miniature.root)), resources={"launcher": LocalLauncher()})
     graph = definitions.resolve_asset_graph()
-    from dagster._core.definitions.data_version import StaleStatus
-    from dagster._core.loader import LoadingContextForTest
-
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     names = [key.to_user_string() for key in graph.get_all_asset_keys()]
     return {name for name in names if resolver.get_status(dg.AssetKey(name)) != StaleStatus.FRESH}
@@ -61,12 +58,15 @@ def test_a_stage_that_was_never_run_is_not_reported(miniature: "Miniature", inst
     assert sync(load_pipeline(miniature.root), instance) == ["numbers"]
 
 
-def test_staleness_in_dagster_is_what_dvc_would_rerun(miniature: "Miniature", instance: dg.DagsterInstance) -> None:
+def test_what_is_stale_in_dagster_is_what_has_changed_for_dvc(
+    miniature: "Miniature", instance: dg.DagsterInstance
+) -> None:
     miniature.materialize(instance)
     assert _stale(miniature, instance) == set()
     miniature.set("squares", power=3)
-    assert _stale(miniature, instance) == {"squares", "total"}
-    assert set(yaml.safe_load(miniature.dvc("status", "--json"))) == {"squares"}
+    assert _stale(miniature, instance) == set(yaml.safe_load(miniature.dvc("status", "--json"))) == {"squares"}
+    miniature.materialize(instance, ["squares"])
+    assert _stale(miniature, instance) == set(yaml.safe_load(miniature.dvc("status", "--json"))) == {"total"}
 
 
 def test_a_stage_in_a_running_run_is_left_to_that_run(miniature: "Miniature", instance: dg.DagsterInstance) -> None:
@@ -97,17 +97,22 @@ def test_the_sensor_is_on_and_reports_each_new_version_once(
     assert sensor(context).asset_events == []  # pyright: ignore
 
 
-def test_the_command_reports_to_dagster_home(miniature: "Miniature", tmp_path: Path) -> None:
+def test_the_command_reports_to_dagster_home(
+    miniature: "Miniature", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     miniature.dvc("repro")
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    command = [sys.executable, "-m", "more4d_orchestration.sync", "--root", str(miniature.root)]
-    environment = {**os.environ, "DAGSTER_HOME": str(home)}
-    first = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "reported: numbers, squares, total" in first.stderr
-    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "reported: nothing" in second.stderr
-    environment.pop("DAGSTER_HOME")
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "DAGSTER_HOME" in refused.stderr
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    with caplog.at_level("INFO", "more4d_orchestration.sync"):
+        main(miniature.root)
+        main(miniature.root)
+    messages = [record.message for record in caplog.records if record.name == "more4d_orchestration.sync"]
+    assert messages[0] == "reported: numbers, squares, total"
+    assert messages[1].startswith("reported: nothing")
+
+
+def test_the_command_asks_for_dagster_home(miniature: "Miniature", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(typer.BadParameter, match="DAGSTER_HOME"):
+        main(miniature.root)

@@ -227,6 +227,7 @@ def _picture_widths(page: Page) -> list[int]:
     return page.evaluate("[...document.images].filter(i => i.src.startsWith('data:')).map(i => i.naturalWidth)")
 
 
+@pytest.mark.timeout(1200)
 def test_the_pipeline_materializes_by_a_click_shows_its_pictures_and_can_be_cancelled(
     miniature: "Miniature", tmp_path: Path
 ) -> None:

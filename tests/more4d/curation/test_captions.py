@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from more4d.curation.captions import CaptionRequest, captioner, clean_caption
 
 

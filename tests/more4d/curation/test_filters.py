@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from pydantic import ValidationError
-
 from more4d.curation.filters import FilterThresholds, judge_window, measure_motion
 from more4d.curation.flow import DenseFlow
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
 MakeVideo = Callable[..., NDArray[np.uint8]]
 LIMITS = FilterThresholds(

@@ -1,7 +1,6 @@
 """Claims about more4d.curation.selection."""
 
 import pytest
-
 from more4d.curation.selection import CRITERIA, Answer, judge
 
 

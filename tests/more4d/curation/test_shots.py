@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-
 from more4d.curation.shots import ShotDetector
+from numpy.typing import NDArray
 
 MakeVideo = Callable[..., NDArray[np.uint8]]
 

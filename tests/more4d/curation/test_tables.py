@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from more4d.curation.tables import SourceColumns, local_path, packaged_rows, read_source_table
 
 HASH = "0" * 64

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from more4d.curation.windows import Window, WindowShape, iter_windows
 from more4d.data.video import VideoError, encode_video
+from numpy.typing import NDArray
 
 MakeVideo = Callable[..., NDArray[np.uint8]]
 SHAPE = WindowShape(frames=5, height=32, width=48, fps=8)

@@ -94,7 +94,9 @@ def test_depth_fills_the_colour_range_whatever_its_unit(encoding: str) -> None:
 
 
 def test_linear_depth_ignores_an_offset_and_log_depth_a_power() -> None:
-    assert torch.allclose(depth_latent(SEEN, depth(), 1, "linear"), depth_latent(SEEN, depth() + 7, 1, "linear"), atol=1e-5)
+    assert torch.allclose(
+        depth_latent(SEEN, depth(), 1, "linear"), depth_latent(SEEN, depth() + 7, 1, "linear"), atol=1e-5
+    )
     assert torch.allclose(depth_latent(SEEN, depth(), 1, "log"), depth_latent(SEEN, depth() ** 2, 1, "log"), atol=1e-5)
     assert not torch.allclose(depth_latent(SEEN, depth(), 1, "log"), depth_latent(SEEN, depth(), 1, "linear"), atol=0.1)
 

@@ -10,6 +10,7 @@ import pytest
 from more4d.inference.scene import CameraView, Credit, Scene
 from more4d.report.model import (
     Acknowledgement,
+    Comparison,
     Curve,
     Estimate,
     FunnelStep,
@@ -113,6 +114,7 @@ def full_page(scenes: tuple[Scene, ...]) -> PageData:
         ),
         funnel=(FunnelStep("source", 12), FunnelStep("clips", 10, (("static", 2),))),
         times=(StageTime("source", 3.2), StageTime("strag", 184.0)),
+        comparisons=(Comparison("v-0", "a held-out ball", (("true tracks", picture), ("predicted tracks", picture))),),
         acknowledgements=(Acknowledgement("Fox", "PixelMannen, tomkranis", "CC BY 4.0"),),
     )
 

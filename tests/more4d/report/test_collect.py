@@ -64,12 +64,13 @@ def test_what_cannot_be_read_is_named_and_the_rest_still_shown(workspace: Path, 
 
 
 def test_a_changed_scene_file_is_a_problem_not_a_picture(make_scene: MakeScene, tmp_path: Path) -> None:
-    folder = tmp_path / "results" / "scenes" / "cat"
-    write_scene(replace(make_scene(), views={}), folder)
-    (folder / "depth.png").write_bytes(b"something else")
+    scenes = tmp_path / "results" / "scenes"
+    for name in ("cat", "dog"):
+        write_scene(replace(make_scene(name=name), views={}), scenes / name)
+    (scenes / "cat" / "depth.png").write_bytes(b"something else")
     data = collect(tmp_path)
-    assert data.scenes == ()
-    assert "depth.png" in data.problems[0]
+    assert [scene.name for scene in data.scenes] == ["dog"]
+    assert len(data.problems) == 1 and "cat/depth.png" in data.problems[0]
 
 
 def test_the_command_writes_the_page_and_prints_its_path(workspace: Path) -> None:
@@ -79,7 +80,7 @@ def test_the_command_writes_the_page_and_prints_its_path(workspace: Path) -> Non
     page = workspace / "results" / "index.html"
     assert done.stdout == f"{page.resolve()}\n"
     html = page.read_text()
-    assert html.count('<figure class="viewer"') == 3 and "somebody" in html
+    assert html.count('<article class="scene"') == 3 and "somebody" in html
     assert [path.name for path in page.parent.glob("*index*")] == ["index.html"]
 
 

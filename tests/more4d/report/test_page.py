@@ -23,7 +23,7 @@ def test_every_part_is_on_the_page(open_page: OpenPage, make_scene: MakeScene, m
     text = page.locator("body").inner_text()
     for words in (
         "tiny", "abc1234", "a red ball rolls to the right", "0.610", "[0.570–0.660]", "nothing moves", "2 × static",
-        "0.9 static", "3 min 04 s", "UniDepthV2", "PixelMannen", "CC BY 4.0",
+        "0.9 static", "3 min 04 s", "UniDepthV2", "PixelMannen", "CC BY 4.0", "a held-out ball",
     ):  # fmt: skip
         assert words in text
     assert page.locator("#training svg").count() == 1 and page.locator("#evaluation svg").count() == 1

@@ -1,6 +1,5 @@
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -224,7 +223,3 @@ def test_a_clip_that_the_networks_cannot_take_is_refused() -> None:
         VideoSpec(frames=12, height=64, width=96, fps=8)
     with pytest.raises(ValidationError, match="video 60x96: both sides must be multiples of 16"):
         VideoSpec(frames=13, height=60, width=96, fps=8)
-
-
-def test_this_file_runs_by_itself() -> None:
-    assert "run_and_be_killed" in runpy.run_path(__file__)

@@ -32,7 +32,9 @@ class Run:
 
     def tensors(self) -> list[Tensor]:
         """Weights, average and moments."""
-        moments = [self.optimizer.state[p][k] for p in self.module.parameters() for k in ("step", "exp_avg", "exp_avg_sq")]
+        moments = [
+            self.optimizer.state[p][k] for p in self.module.parameters() for k in ("step", "exp_avg", "exp_avg_sq")
+        ]
         return [*self.module.state_dict().values(), *self.ema.values(), *moments]
 
 

@@ -49,8 +49,7 @@ class _Cells:
 def densify(points: Floats, photo: NDArray[np.uint8], intrinsics: Floats) -> Floats:
     """Points [T,H,W,3] (metres) of every pixel of `photo` uint8 [H,W,3], from the model's points [T,h,w,3].
 
-    H and W are the same whole multiple of h and w; `intrinsics` [3,3] are the photo's. NaN where no nearby cell has a
-    point. Raises ValueError where the sizes do not fit.
+    H and W are the same whole multiple of h and w; `intrinsics` [3,3] are the photo's. NaN where the pixel's cell has none. Raises ValueError where the sizes do not fit.
     """
     frames, rows, columns = points.shape[:3]
     scale = photo.shape[0] // rows
@@ -64,7 +63,8 @@ def densify(points: Floats, photo: NDArray[np.uint8], intrinsics: Floats) -> Flo
         inverse_depth += weight * _extrapolated(cells, window, along_y, along_x, scale)
         for frame in range(1, frames):
             motion[frame] += weight[..., None] * _spread(cells.motion[frame][window], scale)
-    total = weights.sum(0)
+    inside = _spread(cells.valid[1:-1, 1:-1], scale)
+    total = np.where(inside, weights.sum(0), 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         depth = np.where(total > 0, total / inverse_depth, np.nan).astype(np.float32)
         motion = motion / total[..., None] * depth[..., None]
@@ -86,7 +86,7 @@ def _cells(points: Floats, photo: NDArray[np.uint8], scale: int) -> _Cells:
         slope=(_pad(_limited_slope(inverse, 0)), _pad(_limited_slope(inverse, 1))),
         motion=np.stack([_pad(frame[donors]) for frame in motion]),
         colour=_pad(lab[donors]),
-        valid=np.pad(valid[donors], 1),
+        valid=np.pad(valid, 1),
     )
 
 
@@ -176,6 +176,11 @@ def _neighbours(scale: int, rows: int, columns: int) -> Iterator[tuple[tuple[sli
 def _limited_slope(values: Floats, axis: int) -> Floats:
     """The smaller of the slopes to both sides where they agree in sign, else 0: zero across a step, right on a plane."""
     before, after = values - _shift(values, -1, axis), _shift(values, 1, axis) - values
+    inner = _shift(after, -1, axis)
+    size = values.shape[axis]
+    at = np.arange(size).reshape([-1 if axis == dimension else 1 for dimension in range(values.ndim)])
+    # Beyond the border there is no slope to compare with: the inner one counts.
+    before, after = np.where(at == 0, after, before), np.where(at == size - 1, inner, after)
     smaller = np.where(np.abs(before) < np.abs(after), before, after)
     return np.where(before * after > 0, smaller, 0).astype(np.float32)
 

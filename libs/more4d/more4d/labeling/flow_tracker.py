@@ -16,6 +16,9 @@ from more4d.settings import Section
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
+_BLUR = 0.8
+"""Pixels."""
+
 
 class FlowTrackerParams(Section):
     """When a flow is believed, and what stands still."""
@@ -24,6 +27,9 @@ class FlowTrackerParams(Section):
     """Forward and backward flow of a step may disagree by this much, in pixels, ..."""
     max_inconsistency_share: float = Field(ge=0, lt=1)
     """... plus this share of their lengths."""
+    max_colour_change: float = Field(gt=0)
+    """A point whose (blurred) colour differs from its first by more than this, of 255 levels, is another point: flow
+    drags the background along with the edges of what passes before it."""
     still_pixels: float = Field(ge=0)
     """A point that never strays this far from its pixel stands still: it keeps its pixel and its first depth."""
 
@@ -39,26 +45,31 @@ class PixelTracks:
 def track_pixels(frames: NDArray[np.uint8], params: FlowTrackerParams) -> PixelTracks:
     """Where every first-frame pixel of frames uint8 [T, H, W, 3] goes, and whether it can be seen.
 
-    A point is lost when forward and backward flow disagree or it leaves the picture. From then on it stays where
-    it was last seen: right for a background that something passes in front of. It is seen again when its pixel looks
-    as in the first frame and it had not moved.
+    A point is lost when forward and backward flow disagree, when its colour changes or when it leaves the picture.
+    From then on it stays where it was last seen: right for a background that something passes in front of. It is
+    seen again when its pixel looks as in the first frame and it had not moved.
     """
     flow_between = DenseFlow()
-    home = _pixel_grid(frames.shape[1:3])
+    home, soft = _pixel_grid(frames.shape[1:3]), _blurred(frames)
     positions, visible = [home], [np.ones(home.shape[:2], bool)]
     lost = np.zeros(home.shape[:2], bool)
-    for before, after in zip(frames, frames[1:], strict=False):
-        forward, backward = flow_between(before, after), flow_between(after, before)
-        step = sample(forward, positions[-1])
-        back = sample(backward, positions[-1] + step)
-        agree = _length(step + back) <= params.max_inconsistency + params.max_inconsistency_share * (
-            _length(step) + _length(back)
-        )
-        lost |= ~agree | ~_inside(positions[-1] + step)
-        positions.append(np.where(lost[..., None], positions[-1], positions[-1] + step).astype(np.float32))
+    for number, (before, after) in enumerate(zip(frames, frames[1:], strict=False), start=1):
+        step, agree = _step(flow_between(before, after), flow_between(after, before), positions[-1], params)
+        there = positions[-1] + step
+        colour_change = np.abs(sample(soft[number], there) - soft[0]).max(-1)
+        lost |= ~agree | ~_inside(there) | (colour_change > params.max_colour_change)
+        positions.append(np.where(lost[..., None], positions[-1], there).astype(np.float32))
         visible.append(~lost)
     tracks = PixelTracks(np.stack(positions), np.stack(visible))
-    return _rest(tracks, frames, params.still_pixels)
+    return _rest(tracks, soft, params)
+
+
+def _step(forward: Float, backward: Float, positions: Float, params: FlowTrackerParams) -> tuple[Float, Bool]:
+    """Where the flow takes the positions [H, W, 2], and whether the flow back agrees."""
+    step = sample(forward, positions)
+    back = sample(backward, positions + step)
+    allowed = params.max_inconsistency + params.max_inconsistency_share * (_length(step) + _length(back))
+    return step, _length(step + back) <= allowed
 
 
 def lift(tracks: PixelTracks, depths: Float, intrinsics: Float, still_pixels: float) -> Float:
@@ -94,17 +105,17 @@ def nearest(field: Float, positions: Float) -> Float:
     return field[row, column]
 
 
-def _rest(tracks: PixelTracks, frames: NDArray[np.uint8], still_pixels: float) -> PixelTracks:
+def _rest(tracks: PixelTracks, soft: Float, params: FlowTrackerParams) -> PixelTracks:
     """Puts points that never stray back onto their pixels; such a point is seen wherever its pixel looks as at first."""
     home = tracks.positions[0]
-    still = _length(tracks.positions - home).max(0) <= still_pixels
+    still = _length(tracks.positions - home).max(0) <= params.still_pixels
     positions = np.where(still[None, ..., None], home, tracks.positions)
-    soft = np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0) for frame in frames])
-    alike = np.abs(soft - soft[:1]).max(-1) < _ALIKE
+    alike = np.abs(soft - soft[:1]).max(-1) <= params.max_colour_change
     return PixelTracks(positions, np.where(still, alike, tracks.visible))
 
 
-_ALIKE = 24.0
+def _blurred(frames: NDArray[np.uint8]) -> Float:
+    return np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), _BLUR) for frame in frames]).astype(np.float32)
 
 
 def _smoothed(z_TN: Float) -> Float:

@@ -12,6 +12,7 @@ import yaml
 from more4d.data.tables import read_accepted
 from more4d.inference.photos import photos
 from more4d.inference.scene import DESCRIPTION, Scene, read_scene
+from more4d.report.comparisons import collect_comparisons
 from more4d.report.gallery import collect_funnel, collect_gallery
 from more4d.report.measures import collect_base_tables, collect_tables
 from more4d.report.model import Acknowledgement, Curve, PageData, Run, StageTime
@@ -29,17 +30,18 @@ def collect(root: Path) -> PageData:
     """What the workspace `root` holds so far. Nothing in it is changed, and no missing part is an error."""
     problems: list[str] = []
 
-    def part(read: Callable[[Path], tuple[T, ...]]) -> tuple[T, ...]:
+    def part(read: Callable[[Path], tuple[T, ...]], path: Path = root) -> tuple[T, ...]:
         try:
-            return read(root)
+            return read(path)
         except (ValueError, KeyError, OSError) as error:
             problems.append(f"{_subject(read)} could not be read: {' '.join(str(error).split())}")
             return ()
 
     return PageData(
         run=collect_run(root),
-        scenes=part(collect_scenes),
+        scenes=tuple(scene for folder in scene_folders(root) for scene in part(collect_scene, folder)),
         tables=part(collect_tables) + part(collect_base_tables),
+        comparisons=part(collect_comparisons),
         curves=part(collect_curves),
         gallery=part(collect_gallery),
         funnel=part(collect_funnel),
@@ -69,11 +71,16 @@ def _revision(root: Path) -> str:
     return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
-def collect_scenes(root: Path) -> tuple[Scene, ...]:
+def scene_folders(root: Path) -> list[Path]:
     """The scene folders under results/scenes, in the photos' order, others after them by name."""
     order = {photo.name: place for place, photo in enumerate(photos())}
-    folders = sorted(path.parent for path in (root / "results" / "scenes").glob(f"*/{DESCRIPTION}"))
-    return tuple(read_scene(f) for f in sorted(folders, key=lambda f: (order.get(f.name, len(order)), f.name)))
+    folders = [path.parent for path in (root / "results" / "scenes").glob(f"*/{DESCRIPTION}")]
+    return sorted(folders, key=lambda folder: (order.get(folder.name, len(order)), folder.name))
+
+
+def collect_scene(folder: Path) -> tuple[Scene, ...]:
+    """The one scene of a folder."""
+    return (read_scene(folder),)
 
 
 def collect_curves(root: Path) -> tuple[Curve, ...]:

@@ -36,7 +36,7 @@ def collect_base_tables(root: Path) -> tuple[MeasureTable, ...]:
 
 def evaluation_tables(figures: Figures) -> tuple[MeasureTable, ...]:
     """Trajectories, novel views and depth, each where its figures are there."""
-    tables = (_trajectories(figures, "Trajectory error"), _views(figures), _depth(figures))
+    tables = (_trajectories(figures, "Trajectory error"), _metres(figures), _views(figures), _depth(figures))
     return tuple(table for table in tables if table is not None)
 
 
@@ -76,6 +76,32 @@ def _trajectories(figures: Figures, title: str) -> MeasureTable | None:
         rows=rows,
         reference=1.0,
         chart_column=0,
+    )
+
+
+def _metres(figures: Figures) -> MeasureTable | None:
+    methods = (
+        ("model", "4D-STraG", "from the true first-frame depth"),
+        ("estimated_depth", "4D-STraG on estimated depth", "what a photo gets: depth and motion errors together"),
+        ("static", "nothing moves", "from the true first-frame depth"),
+    )
+    rows = tuple(
+        MeasureRow(
+            label,
+            tuple(_estimate(figures, f"{method}_{region}_error_m") for region in ("moving", "all")),
+            note,
+            ours=method == "model",
+        )
+        for method, label, note in methods
+        if f"{method}_moving_error_m" in figures
+    )
+    if not rows:
+        return None
+    return MeasureTable(
+        title="Trajectory error in metres",
+        reading="The same mean 3D distances, not divided by anything. Lower is better.",
+        columns=("moving pixels", "all pixels"),
+        rows=rows,
     )
 
 

@@ -69,6 +69,15 @@ class GalleryItem:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """One held-out sample: truth and prediction as labeled pictures."""
+
+    clip: str
+    caption: str
+    panels: tuple[tuple[str, Image], ...]
+
+
+@dataclass(frozen=True)
 class FunnelStep:
     """How many clips a stage kept, and why it rejected the others."""
 
@@ -114,6 +123,7 @@ class PageData:
     run: Run = field(default_factory=Run)
     scenes: tuple[Scene, ...] = ()
     tables: tuple[MeasureTable, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     curves: tuple[Curve, ...] = ()
     gallery: tuple[GalleryItem, ...] = ()
     funnel: tuple[FunnelStep, ...] = ()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from more4d.data.atomic import atomic_write_bytes
 from more4d.report.figures import curve_svg, table_svg
-from more4d.report.model import Estimate, FunnelStep, GalleryItem, MeasureTable, PageData, StageTime
+from more4d.report.model import Estimate, FunnelStep, GalleryItem, Image, MeasureTable, PageData, StageTime
 from more4d.report.parts import PARTS
 from more4d.report.pictures import PANEL_WIDTH, image_url
 from more4d.report.viewer import render_template, scene_card
@@ -32,6 +32,7 @@ def render_page(data: PageData) -> str:
         run=data.run,
         scenes=[scene_card(scene) for scene in data.scenes],
         tables=[_table(table) for table in data.tables],
+        comparisons=[_pictures(item.clip, item.caption, item.panels) for item in data.comparisons],
         curves=[{"title": curve.title, "svg": curve_svg(curve)} for curve in data.curves],
         kept=[_gallery_item(item) for item in data.gallery if item.kept],
         rejected=[_gallery_item(item) for item in data.gallery if not item.kept],
@@ -79,14 +80,13 @@ def _number(value: float, digits: int) -> str:
 
 
 def _gallery_item(item: GalleryItem) -> dict[str, object]:
-    panels = [(label, image_url(picture, width=PANEL_WIDTH, quality=82)) for label, picture in item.panels]
-    return {
-        "caption": item.caption,
-        "origin": item.origin,
-        "stage": item.stage,
-        "reason": item.reason,
-        "panels": panels,
-    }
+    about = {"origin": item.origin, "stage": item.stage, "reason": item.reason}
+    return _pictures(item.clip, item.caption, item.panels) | about
+
+
+def _pictures(clip: str, caption: str, panels: tuple[tuple[str, Image], ...]) -> dict[str, object]:
+    urls = [(label, image_url(picture, width=PANEL_WIDTH, quality=82)) for label, picture in panels]
+    return {"clip": clip, "caption": caption, "panels": urls}
 
 
 def _funnel(steps: tuple[FunnelStep, ...]) -> list[dict[str, object]]:

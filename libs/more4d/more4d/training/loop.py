@@ -135,7 +135,7 @@ def _step(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return {k: float(v) for k, v in logs.items()} | {"gradient_norm": float(norm)}
+    return {k: float(v.detach()) for k, v in logs.items()} | {"gradient_norm": float(norm)}
 
 
 def _require_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:

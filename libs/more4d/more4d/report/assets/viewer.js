@@ -207,6 +207,7 @@
       try {
         this.packed ??= JSON.parse(document.getElementById(this.root.dataset.scene).textContent);
         if (!painter.gl) throw new Error("This browser offers no WebGL2, so the interactive view cannot be drawn here.");
+        if (!window.DecompressionStream) throw new Error("This browser is too old for the interactive view: it has no DecompressionStream.");
         this.scene = await (this.loading ??= unpack(this.packed));
       } catch (error) { return this.fail(error); }
       this.time.max = this.packed.frames - 1;
