@@ -62,7 +62,7 @@ TINY: dict[str, Any] = {
         "max_rejected_share": 0.5,
     },
     "motion_vae": {
-        "loss": {"train_trajectory_encoder": False, "video_weight": 0.5, "latent_noise": 0.2},
+        "loss": {"train_trajectory_encoder": False, "video_weight": 0.5},
         "train": {
             "steps": 40,
             "batch_size": 4,

@@ -30,9 +30,7 @@ def test_a_pickled_array_is_not_opened(tmp_path: Path) -> None:
         ("b.npy", None, "no such file"),
     ],
 )
-def test_what_is_no_depth_is_refused_by_name(
-    tmp_path: Path, name: str, array: np.ndarray | None, reason: str
-) -> None:
+def test_what_is_no_depth_is_refused_by_name(tmp_path: Path, name: str, array: np.ndarray | None, reason: str) -> None:
     path = tmp_path / name
     if name == "a.tif":
         path.write_bytes(b"II*")

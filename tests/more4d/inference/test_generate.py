@@ -44,9 +44,7 @@ def test_a_request_that_cannot_be_met_is_refused_when_it_is_made(changes: dict, 
         Request(**(fields | changes))
 
 
-def test_covered_pixels_stay_as_rendered_and_holes_are_filled(
-    models: Models, picture: NDArray, depth: NDArray
-) -> None:
+def test_covered_pixels_stay_as_rendered_and_holes_are_filled(models: Models, picture: NDArray, depth: NDArray) -> None:
     request = Request("a disc moves", ("circle_left",), depth=depth, fov_x_degrees=50.0)
     view = generate_scene(models, picture, request, name="disc").views["circle_left"]
     assert 0.02 < 1 - view.covered.mean() < 0.5
@@ -73,9 +71,7 @@ def test_given_depth_and_camera_are_the_scenes(models: Models, picture: NDArray,
     assert not scene.valid[:, :20].any()
 
 
-def test_a_scene_tells_its_models_settings_timings_and_checks(
-    models: Models, picture: NDArray, depth: NDArray
-) -> None:
+def test_a_scene_tells_its_models_settings_timings_and_checks(models: Models, picture: NDArray, depth: NDArray) -> None:
     scene = generate_scene(models, picture, Request("a disc moves", ("static",), depth=depth), name="disc")
     assert scene.settings["steps"] == models.config.generation.steps
     assert {"depth", "trajectories", "densify", "render/static", "complete/static", "total"} == set(scene.timings)
