@@ -74,21 +74,34 @@ def intact_shards(report: StageReport) -> Verdict:
 
 
 def learned(report: StageReport, share: float = 0.1) -> Verdict:
-    """The mean of the plotted loss over the last `share` of the run is below that over the first."""
+    """The mean of the plotted loss over the last `share` of the run is below that over the first: from nothing."""
+    return _compare_ends(report, share, 1.0, "the loss fell")
+
+
+def not_diverged(report: StageReport, share: float = 0.1, factor: float = 2.0) -> Verdict:
+    """The plotted loss ends below `factor` times what it began with.
+
+    For fine-tuning: it begins where the base ended, so that the loss of single batches need not fall.
+    """
+    return _compare_ends(report, share, factor, f"the loss stayed below {factor:g} times its beginning")
+
+
+def _compare_ends(report: StageReport, share: float, factor: float, sentence: str) -> Verdict:
     figures: dict[str, float] = {}
     failed = [] if report.plots() else ["no training curve is declared"]
     for out, table in report.plots():
         column = [float(value) for value in table[str(out.y)].tolist()]
         span = max(1, int(len(column) * share))
-        first, last = fmean(column[:span]), fmean(column[-span:])
+        first, last = (fmean(part) if part else math.nan for part in (column[:span], column[-span:]))
         figures |= {f"first {out.y}": first, f"last {out.y}": last}
-        if not last < first:
+        if not last < factor * first:
             failed.append(f"{out.path}: {out.y} went from {first:.4g} to {last:.4g}")
-    return Verdict(not failed, "; ".join(failed) or "the loss fell", figures)
+    return Verdict(not failed, "; ".join(failed) or sentence, figures)
 
 
 CHECKS: dict[str, Callable[..., Verdict]] = {
-    check.__name__: check for check in (not_empty, no_reject_flood, finite_metrics, intact_shards, learned)
+    check.__name__: check
+    for check in (not_empty, no_reject_flood, finite_metrics, intact_shards, learned, not_diverged)
 }
 
 

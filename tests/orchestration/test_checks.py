@@ -73,11 +73,27 @@ def test_metrics_are_finite_numbers_and_there_are_some(tmp_path: Path, text: str
     assert _check(tmp_path, "finite_metrics").passed is passed
 
 
+def _curve(root: Path, first: float, last: float) -> None:
+    losses = [first] * 5 + [7.0] * 40 + [last] * 5
+    pd.DataFrame({"step": range(50), "loss": losses}).to_csv(root / "curve.csv", index=False)
+
+
 @pytest.mark.parametrize(("last", "passed"), [(0.5, True), (1.0, False), (float("nan"), False)])
 def test_learned_compares_both_ends_of_the_loss(tmp_path: Path, last: float, passed: bool) -> None:
-    losses = [1.0] * 5 + [7.0] * 40 + [last] * 5
-    pd.DataFrame({"step": range(50), "loss": losses}).to_csv(tmp_path / "curve.csv", index=False)
+    _curve(tmp_path, 1.0, last)
     assert _check(tmp_path, "learned").passed is passed
+
+
+@pytest.mark.parametrize(("last", "passed"), [(1.9, True), (2.1, False), (float("inf"), False)])
+def test_a_fine_tuning_may_end_a_little_higher_but_not_diverge(tmp_path: Path, last: float, passed: bool) -> None:
+    _curve(tmp_path, 1.0, last)
+    assert _check(tmp_path, "not_diverged").passed is passed
+    assert not _check(tmp_path, "not_diverged", factor=1.5).passed
+
+
+def test_a_curve_without_points_has_not_learned(tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_text("step,loss\n")
+    assert not _check(tmp_path, "learned").passed
 
 
 def test_a_stage_without_a_training_curve_has_not_learned(tmp_path: Path) -> None:

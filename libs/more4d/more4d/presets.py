@@ -42,7 +42,12 @@ TINY: dict[str, Any] = {
     "tracks": {
         "rendered": "ground_truth",
         "real": "flow",
-        "flow": {"max_inconsistency": 0.5, "max_inconsistency_share": 0.1, "still_pixels": 0.5},
+        "flow": {
+            "max_inconsistency": 1.0,
+            "max_inconsistency_share": 0.2,
+            "max_colour_change": 60.0,
+            "still_pixels": 1.0,
+        },
         "min_visible_share": 0.3,
         "max_rejected_share": 0.3,
     },

@@ -66,6 +66,22 @@ def test_trails_are_points_that_move(make_scene: MakeScene) -> None:
     assert (displacement[packed["trails"]] > 1).all()
 
 
+def test_trails_and_pivot_follow_the_movers_not_a_drifting_background(make_scene: MakeScene) -> None:
+    scene = make_scene()
+    wall = scene.image[..., 0] != 210
+    points = scene.points.copy()
+    points[-1, wall, 0] += 0.06
+    packed = pack_scene(replace(scene, points=points))
+    assert not wall.ravel()[packed["trails"]].any()
+    assert packed["pivot"][2] < 3
+
+
+def test_a_still_scene_has_no_trails(make_scene: MakeScene) -> None:
+    scene = make_scene()
+    packed = pack_scene(replace(scene, points=np.repeat(scene.points[:1], 7, 0)))
+    assert packed["trails"] == [] and packed["pivot"][2] == pytest.approx(4.0)
+
+
 def test_motion_of_kilometres_still_fits(make_scene: MakeScene) -> None:
     scene = make_scene()
     points = scene.points.copy()

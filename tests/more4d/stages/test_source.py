@@ -1,5 +1,7 @@
 """Claims about more4d.stages.source."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from more4d.data.tables import TooManyRejectsError, read_table
@@ -10,7 +12,7 @@ from more4d.stages.source import SourceParams, rendered_seeds
 from pydantic import ValidationError
 
 
-def test_rendered_clips_and_their_truth_agree(lineage) -> None:
+def test_rendered_clips_and_their_truth_agree(lineage: Any) -> None:
     source = lineage.root / "datasets" / "source"
     rows = [row for row in read_table(source / "table.parquet").to_dict("records") if row["origin"] == "rendered"]
     assert [row["split"] for row in rows] == ["train", "train", "val"]
@@ -24,7 +26,7 @@ def test_rendered_clips_and_their_truth_agree(lineage) -> None:
         assert (facts["caption"], facts["seed"]) == (row["name"], row["source_row"])
 
 
-def test_what_cannot_be_had_is_a_row_with_a_reason(lineage) -> None:
+def test_what_cannot_be_had_is_a_row_with_a_reason(lineage: Any) -> None:
     table = read_table(lineage.root / "datasets" / "source" / "table.parquet").to_dict("records")
     reasons = {row["videoid"]: row["reason"] for row in table if row["verdict"] == "rejected"}
     assert set(reasons) == {"gone", "broken", "again", "sound", "far"}
@@ -35,20 +37,20 @@ def test_what_cannot_be_had_is_a_row_with_a_reason(lineage) -> None:
     assert "is not a local file" in reasons["far"]
 
 
-def test_real_rows_carry_licence_and_attribution(lineage) -> None:
+def test_real_rows_carry_licence_and_attribution(lineage: Any) -> None:
     table = read_table(lineage.root / "datasets" / "source" / "table.parquet").to_dict("records")
     rows = {row["videoid"]: row for row in table}
     assert (rows["walk"]["licence"], rows["walk"]["attribution"]) == ("MIT", "someone")
     assert (rows["pan"]["licence"], rows["pan"]["source_table"], rows["pan"]["source_row"]) == ("CC0", "table.csv", 0)
 
 
-def test_same_seed_gives_the_same_bytes(branch) -> None:
+def test_same_seed_gives_the_same_bytes(branch: Any) -> None:
     before = fingerprint(branch.root / "datasets" / "source")
     branch.run("source")
     assert fingerprint(branch.root / "datasets" / "source") == before
 
 
-def test_too_many_rejects_fail_the_stage_and_leave_the_old_output(branch) -> None:
+def test_too_many_rejects_fail_the_stage_and_leave_the_old_output(branch: Any) -> None:
     before = fingerprint(branch.root / "datasets" / "source")
     with pytest.raises(TooManyRejectsError, match=r"5 of 13 rows .* source\.max_rejected_share=0\.1"):
         branch.run("source", max_rejected_share=0.1)

@@ -1,5 +1,7 @@
 """Claims about more4d.stages.trajscene."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from more4d.data.shards import TrajSceneDataset, verify_shards
@@ -10,7 +12,7 @@ from more4d.stages.trajscene import TrajsceneParams, render_psnr
 from pydantic import ValidationError
 
 
-def test_splits_are_the_sources_and_shards_are_sound(lineage) -> None:
+def test_splits_are_the_sources_and_shards_are_sound(lineage: Any) -> None:
     folder = lineage.root / "datasets" / "trajscene"
     assert verify_shards(str(folder)) == []
     train, val = TrajSceneDataset(folder, "train"), TrajSceneDataset(folder, "val")
@@ -20,7 +22,7 @@ def test_splits_are_the_sources_and_shards_are_sound(lineage) -> None:
     assert [row["clip_id"] for row in rows if row["verdict"] == "accepted"] == [*train.ids, *val.ids]
 
 
-def test_a_rendered_sample_has_truth_renders_and_its_whole_history(lineage) -> None:
+def test_a_rendered_sample_has_truth_renders_and_its_whole_history(lineage: Any) -> None:
     sample = TrajSceneDataset(lineage.root / "datasets" / "trajscene", "val")[0]
     truth, facts = read_arrays(lineage.root / "datasets" / "source" / "truth" / f"{sample.id[:-6]}.safetensors")
     np.testing.assert_allclose(sample.points, truth["points"], rtol=2e-3, atol=2e-2)
@@ -33,7 +35,7 @@ def test_a_rendered_sample_has_truth_renders_and_its_whole_history(lineage) -> N
     assert sample.provenance["source"]["source_row"] == facts["seed"]
 
 
-def test_a_real_sample_names_its_source_row_and_models(lineage) -> None:
+def test_a_real_sample_names_its_source_row_and_models(lineage: Any) -> None:
     dataset = TrajSceneDataset(lineage.root / "datasets" / "trajscene", "train", with_views=False)
     sample = dataset[dataset.ids.index("walk-00000")]
     assert (sample.kind, sample.caption) == ("real", "A dog runs to the right")
@@ -41,13 +43,13 @@ def test_a_real_sample_names_its_source_row_and_models(lineage) -> None:
     assert sample.provenance["labels"]["depth_model"] == "more4d-depth"
 
 
-def test_same_inputs_give_the_same_bytes(branch) -> None:
+def test_same_inputs_give_the_same_bytes(branch: Any) -> None:
     before = fingerprint(branch.root / "datasets" / "trajscene")
     branch.run("trajscene")
     assert fingerprint(branch.root / "datasets" / "trajscene") == before
 
 
-def test_a_sample_broken_in_depth_is_rejected_with_its_value(branch) -> None:
+def test_a_sample_broken_in_depth_is_rejected_with_its_value(branch: Any) -> None:
     path = next((branch.root / "datasets" / "tracks").glob("rendered-200*.safetensors"))
     arrays, facts = read_arrays(path)
     arrays["points"][2, :16] = np.nan
@@ -61,7 +63,7 @@ def test_a_sample_broken_in_depth_is_rejected_with_its_value(branch) -> None:
     assert path.stem not in TrajSceneDataset(folder).ids
 
 
-def test_tracks_of_another_clip_are_rejected_by_the_render(branch) -> None:
+def test_tracks_of_another_clip_are_rejected_by_the_render(branch: Any) -> None:
     path = next((branch.root / "datasets" / "tracks").glob("rendered-200*.safetensors"))
     arrays, facts = read_arrays(path)
     arrays["points"][1:] = arrays["points"][1:, ::-1]
@@ -73,6 +75,6 @@ def test_tracks_of_another_clip_are_rejected_by_the_render(branch) -> None:
     )
 
 
-def test_an_unknown_camera_is_refused(lineage) -> None:
+def test_an_unknown_camera_is_refused(lineage: Any) -> None:
     with pytest.raises(ValidationError, match="unknown cameras sideways"):
         TrajsceneParams.model_validate({"views": ["sideways"]})

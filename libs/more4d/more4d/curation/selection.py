@@ -109,11 +109,21 @@ def _self_motion(words: list[frozenset[str]]) -> Answer:
         return Answer(False, f"says that nothing moves: {', '.join(still)}")
     if camera := _known(words, CAMERA_MOTIONS):
         return Answer(False, f"the camera moves: {', '.join(camera)}")
-    if own := _known(words, SELF_MOTIONS):
+    if own := _known(_verbs(words), SELF_MOTIONS):
         return Answer(True, f"moves by itself: {', '.join(own)}")
     if driven := _known(words, DRIVEN_MOTIONS):
         return Answer(False, f"moved from outside alone: {', '.join(driven)}")
     return Answer(False, "names no motion that the rules know")
+
+
+def _verbs(words: list[frozenset[str]]) -> list[frozenset[str]]:
+    """The words without those that are rather nouns: "waves" is a motion only of a subject named before."""
+    verbs, subject_named = [], False
+    for forms in words:
+        if subject_named or not forms & (SUBJECTS | UNCOUNTABLE):
+            verbs.append(forms)
+        subject_named |= bool(forms & SUBJECTS)
+    return verbs
 
 
 def _known(words: list[frozenset[str]], vocabulary: frozenset[str]) -> list[str]:

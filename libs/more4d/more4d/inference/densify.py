@@ -49,7 +49,8 @@ class _Cells:
 def densify(points: Floats, photo: NDArray[np.uint8], intrinsics: Floats) -> Floats:
     """Points [T,H,W,3] (metres) of every pixel of `photo` uint8 [H,W,3], from the model's points [T,h,w,3].
 
-    H and W are the same whole multiple of h and w; `intrinsics` [3,3] are the photo's. NaN where the pixel's cell has none. Raises ValueError where the sizes do not fit.
+    H and W are the same whole multiple of h and w; `intrinsics` [3,3] are the photo's. NaN where the pixel's cell has
+    none. Raises ValueError where the sizes do not fit.
     """
     frames, rows, columns = points.shape[:3]
     scale = photo.shape[0] // rows

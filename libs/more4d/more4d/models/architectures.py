@@ -1,4 +1,4 @@
-"""The networks' shapes by name: `tiny` for two CPU cores, and the published sizes. A checkpoint stores the one it was made with."""
+"""The networks' shapes by name: `tiny` for two CPU cores, and the published sizes. A checkpoint stores its own."""
 
 from typing import Literal
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -103,7 +104,7 @@ def build_vism(config: Architecture) -> ViSMTransformer:
     return ViSMTransformer(**_transformer(config, config.vism))
 
 
-def _transformer(config: Architecture, shape: TransformerShape) -> dict[str, int]:
+def _transformer(config: Architecture, shape: TransformerShape) -> dict[str, Any]:
     return {
         "num_attention_heads": shape.heads,
         "attention_head_dim": shape.head_dim,

@@ -1,10 +1,10 @@
 """Flow matching (paper eq. 3): noising, the two things a network may predict, and the Euler sampler's schedule."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 Prediction = Literal["velocity", "sample"]
@@ -60,13 +60,13 @@ def integrate(
     # One draw for all: a picture's noise does not depend on the batch it came in.
     noise = torch.randn(shape[1:], generator=torch.Generator().manual_seed(seed))
     latent = noise.to(text).expand(shape)
-    for timestep in scheduler.timesteps:
+    for timestep in cast(Tensor, scheduler.timesteps):
         sigma = (timestep / TIMESTEPS).to(text).expand(shape[0])
         flow = velocity(latent, sigma, text)
         if guidance > 1:
             unguided = velocity(latent, sigma, torch.zeros_like(text))
             flow = unguided + guidance * (flow - unguided)
-        latent = scheduler.step(flow, timestep, latent, return_dict=False)[0]
+        latent = scheduler.step(flow, timestep, latent, return_dict=False)[0]  # type: ignore[arg-type]
     return latent
 
 

@@ -6,9 +6,8 @@ Suffixes: B batch, K latent frames, S spatial tokens of one latent frame, L = KÂ
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
 from more4d_kernels import madanorm
 from torch import Tensor, nn
 from torch.nn import functional
@@ -188,7 +187,7 @@ class STraGTransformer(WanTransformer3DModel):
 
     def _run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, *inputs)
+            return self._gradient_checkpointing_func(block, *inputs)  # type: ignore[misc]
         return block(*inputs)
 
     def _unpatchify(self, tokens: Tensor, frames: int, rows: int, columns: int) -> Tensor:

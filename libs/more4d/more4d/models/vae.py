@@ -6,8 +6,8 @@ Suffixes: B batch, C latent channels, T frames, K latent frames = 1 + (T-1)/4, H
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.vae import DecoderOutput
 from pydantic import Field
 from torch import Tensor, nn
@@ -24,8 +24,9 @@ LINEAR_LOG_VARIANCE = -6.0
 class LinearStartWanVAE(AutoencoderKLWan):
     """Wan's causal VAE added to a linear one: training starts from principal components, not from noise.
 
-    Without `encoder_network` the encoder is the linear one alone. The first frame has a basis of its own (8x8x3 pixels), every later group of four frames shares one (4x8x8x3). The
-    networks' last layers start at zero, so that a fresh instance is exactly the linear codec.
+    Without `encoder_network` the encoder is the linear one alone. The first frame has a basis of its own (8x8x3 pixels),
+    every later group of four frames shares one (4x8x8x3). The networks' last layers start at zero, so that a fresh
+    instance is exactly the linear codec.
     """
 
     @register_to_config
@@ -61,7 +62,7 @@ class LinearStartWanVAE(AutoencoderKLWan):
             self.encoder, self.quant_conv = None, None
         for layer in filter(None, (self.quant_conv, self.decoder.conv_out)):
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def linear_encode(self, x: Tensor) -> Tensor:
         """Principal components [B, C, K, h, w] of a video [B, 3, T, H, W]."""
@@ -84,7 +85,7 @@ class LinearStartWanVAE(AutoencoderKLWan):
         linear = self.linear_encode(x)
         if not self.encoder_network:
             return torch.cat([linear, torch.full_like(linear, LINEAR_LOG_VARIANCE)], dim=1)
-        mean, log_variance = super()._encode(x).chunk(2, dim=1)
+        mean, log_variance = super()._encode(x).chunk(2, dim=1)  # type: ignore[attr-defined]
         return torch.cat([mean + linear, log_variance + LINEAR_LOG_VARIANCE], dim=1)
 
     def _decode(self, z: Tensor, return_dict: bool = True) -> Any:
@@ -123,7 +124,8 @@ class MotionVAE(nn.Module):
         super().__init__()
         self.config = config
         self.trajectory_encoder = TrajectoryEncoder(config.codec)
-        self.vae = (LinearStartWanVAE if config.linear_start else AutoencoderKLWan)(**config.vae)
+        # Any: diffusers declares what encode and decode return as unions that no caller can use.
+        self.vae: Any = (LinearStartWanVAE if config.linear_start else AutoencoderKLWan)(**config.vae)
         self.trajectory_decoder = TrajectoryDecoder(config.codec)
 
     def encode_video(self, video: Tensor) -> Tensor:

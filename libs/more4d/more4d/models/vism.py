@@ -1,7 +1,9 @@
 """4D-ViSM: Wan 2.1's inpainting transformer with 36 input channels (paper section 4.3)."""
 
-from diffusers import WanTransformer3DModel
+from typing import Any
+
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from more4d.models.attention import TextAndImageAttention, require_image_tokens
@@ -54,7 +56,6 @@ class ViSMTransformer(WanTransformer3DModel):
     ) -> Tensor:
         """Output [B, 16, K, h, w] for hidden_states [B, 36, K, h, w] and timestep [B] in [0, 1000]."""
         require_image_tokens(self.config, encoder_hidden_states_image)
-        (output,) = super().forward(
-            hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image, return_dict=False
-        )
-        return output
+        given: tuple[Any, ...] = hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image
+        outputs: Any = super().forward(*given, return_dict=False)
+        return outputs[0]

@@ -23,6 +23,7 @@ MOVING_SHARE = 0.01
 """A point moves when its displacement at some frame exceeds this share of its first-frame depth."""
 _DEPTH_LEVELS = 65_534
 _STEP_PIXELS = 0.1
+_LEADING_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def pack_scene(scene: Scene, *, max_points: int = MAX_POINTS, max_trails: int = 
     codes_RC = _depth_codes(grid)
     motion_T3N = _motion_from_codes(scene.intrinsics, grid, codes_RC)
     step = _motion_step(motion_T3N, float(np.median(grid.depth)) * grid.stride, float(scene.intrinsics[0, 0]))
-    moving_N = moving(grid.points)[grid.valid]
+    leading_N = _leading(grid.points)[grid.valid]
     return {
         "name": scene.name,
         "frames": len(scene.points),
@@ -63,18 +64,31 @@ def pack_scene(scene: Scene, *, max_points: int = MAX_POINTS, max_trails: int = 
         "lens": [float(scene.intrinsics[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2))],
         "depthRange": [float(grid.depth.min()), float(grid.depth.max())],
         "motionStep": step,
-        "pivot": _pivot(grid.points[:, grid.valid], moving_N),
-        "trails": _spread(np.flatnonzero(moving_N), max_trails),
+        "pivot": _pivot(grid.points[:, grid.valid], leading_N),
+        "trails": _spread(np.flatnonzero(leading_N), max_trails),
         "depth": _pack(_byte_planes(codes_RC)),
         "colour": _pack(grid.colour[grid.valid]),
         "motion": _pack(_byte_planes(_differences(motion_T3N, step))),
     }
 
 
-def moving(points_TRC3: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """[R,C], True where the true or predicted displacement passes `MOVING_SHARE` of the first-frame depth."""
+def moving(points: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """[R,C] of points [T,R,C,3]: whether a point's displacement ever passes `MOVING_SHARE` of its first-frame depth."""
+    return _travel(points) > MOVING_SHARE
+
+
+def _travel(points_TRC3: NDArray[np.floating]) -> NDArray[np.floating]:
+    """[R,C] the largest displacement as a share of the first-frame depth; 0 where there is no depth."""
     displacement_RC = np.linalg.norm(points_TRC3 - points_TRC3[0], axis=-1).max(0)
-    return displacement_RC > MOVING_SHARE * np.abs(points_TRC3[0, ..., 2])
+    depth_RC = points_TRC3[0, ..., 2]
+    return np.divide(displacement_RC, depth_RC, out=np.zeros_like(displacement_RC), where=depth_RC > 0)
+
+
+def _leading(points_TRC3: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """[R,C] the points that move as far as the scene's movers do: a drifting background is not what to look at."""
+    travel_RC = _travel(points_TRC3)
+    movers = travel_RC[travel_RC > MOVING_SHARE]
+    return travel_RC > (max(MOVING_SHARE, _LEADING_SHARE * np.quantile(movers, 0.95)) if len(movers) else np.inf)
 
 
 def _stride(shape: tuple[int, ...], max_points: int) -> int:
@@ -131,9 +145,9 @@ def _differences(motion_T3N: NDArray, step: float) -> NDArray[np.uint16]:
     return np.diff(codes, axis=0, prepend=0).astype(np.uint16)
 
 
-def _pivot(points_TN3: NDArray, moving_N: NDArray[np.bool_]) -> list[float]:
+def _pivot(points_TN3: NDArray, leading_N: NDArray[np.bool_]) -> list[float]:
     """The point that the view turns around: the middle of what moves, or of everything."""
-    chosen = points_TN3[:, moving_N] if moving_N.sum() >= 20 else points_TN3[:1]
+    chosen = points_TN3[:, leading_N] if leading_N.sum() >= 20 else points_TN3[:1]
     return [float(x) for x in np.median(chosen.reshape(-1, 3), axis=0)]
 
 

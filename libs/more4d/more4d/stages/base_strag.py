@@ -49,17 +49,13 @@ class BaseSTraG(Stage[BaseSTraGParams]):
         torch.manual_seed(context.seed)
         scenes = MotionScenes(BaseScenes(context.inputs["scenes"]))
         tokenizer = build_tokenizer(scenes.captions(torch.arange(scenes.size)), params.vocabulary)
-        module = nn.ModuleDict(
-            {
-                "strag": build_strag(TINY),
-                "text": TextEncoder.from_config(TINY.text, tokenizer),
-                "image_encoder": ImageEncoder(TINY.image_encoder),
-            }
-        )
+        strag, text = build_strag(TINY), TextEncoder.from_config(TINY.text, tokenizer)
+        image_encoder = ImageEncoder(TINY.image_encoder)
+        module = nn.ModuleDict({"strag": strag, "text": text, "image_encoder": image_encoder})
         vae = load_vae(context.inputs["vae"])
         features = motion_features(load_motion_encoder(context.inputs["motion_encoder"]), scenes)
-        source = STraGScenes(scenes, vae, module["text"], features, TINY.generation.depth_encoding)
-        objective = STraGObjective(module, module["strag"], vae, source, text_and_image(module), params.flow)
+        source = STraGScenes(scenes, vae, text, features, TINY.generation.depth_encoding)
+        objective = STraGObjective(module, strag, vae, source, text_and_image(text, image_encoder), params.flow)
         result = train(objective, params.train, seed=context.seed, work=context.work)
         module.load_state_dict(result.ema)
         for name, network in module.items():
@@ -68,12 +64,11 @@ class BaseSTraG(Stage[BaseSTraGParams]):
         return result.write(context.outputs["history"])
 
 
-def text_and_image(module: nn.ModuleDict) -> Callable[[dict[str, Tensor]], Conditions]:
+def text_and_image(text: TextEncoder, image: ImageEncoder) -> Callable[[dict[str, Tensor]], Conditions]:
     """Conditions from token ids and pictures, through encoders that are trained with the transformer."""
 
     def conditions(batch: dict[str, Tensor]) -> Conditions:
-        text = module["text"](batch["ids"], batch["ids_mask"])
-        return Conditions(text, module["image_encoder"].encode(batch["image"]))
+        return Conditions(text(batch["ids"], batch["ids_mask"]), image.encode(batch["image"]))
 
     return conditions
 

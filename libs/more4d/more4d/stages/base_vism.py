@@ -93,7 +93,7 @@ def scene_points(scenes: BaseScenes, index: int) -> np.ndarray:
     intrinsics = torch.tensor(scenes.intrinsics[index])[None]
     motion = torch.tensor(scenes.motion[index]).float()[None]
     points0 = unproject(depth, intrinsics)
-    return denormalize_motion(motion, points0, intrinsics, image_size=depth.shape[1:])[0].numpy()
+    return denormalize_motion(motion, points0, intrinsics, image_size=(depth.shape[1], depth.shape[2]))[0].numpy()
 
 
 STAGE = BaseViSM()

@@ -1,7 +1,6 @@
 """Computes once what STraG's training reads: latents, text, image and motion features of every sample."""
 
 from pydantic import Field
-from torch.utils.data import Subset
 from tqdm import tqdm
 
 from more4d.data.shards import TrajSceneDataset
@@ -34,7 +33,7 @@ class LatentsStage(Stage[LatentsParams]):
             samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
             starts = range(0, len(samples), context.params.batch_size)
             chunks = (range(i, min(len(samples), i + context.params.batch_size)) for i in starts)
-            batches = (encode_samples(models, list(Subset(samples, list(chunk)))) for chunk in chunks)
+            batches = (encode_samples(models, [samples[i] for i in chunk]) for chunk in chunks)
             file = context.outputs["latents"] / f"{split}.safetensors"
             counts[split] = write_latents(tqdm(batches, total=len(starts), desc=split, leave=False), file)
         return {f"{split}_samples": count for split, count in counts.items()}

@@ -28,7 +28,8 @@ class MotionVAEStage(Stage[MotionVAEParams]):
         """First and last losses."""
         params = context.params
         vae = Models.load(context.inputs["base"]).vae
-        source = TrajSceneMotion(TrajSceneDataset(context.inputs["trajscene"], "train", with_views=False))
+        samples = TrajSceneDataset(context.inputs["trajscene"], "train", with_views=False)
+        source = TrajSceneMotion(samples[i] for i in range(len(samples)))
         objective = MotionVAEObjective(vae, source, params.loss)
         result = train(objective, params.train, seed=context.seed, work=context.work)
         objective.module.load_state_dict(result.ema)

@@ -83,7 +83,9 @@ class STraGScenes:
         self, scenes: MotionScenes, vae: MotionVAE, text: TextEncoder, features: Tensor, depth_encoding: DepthEncoding
     ) -> None:
         if vae.trajectory_encoder.is_trained:
-            raise ValueError("the base's STraG learns on latents of the untrained trajectory encoder; freeze it in base_vae")
+            raise ValueError(
+                "the base's STraG learns on latents of the untrained trajectory encoder; freeze it in base_vae"
+            )
         self.scenes, self.vae, self.text, self.features = scenes, vae, text, features
         self.depth_encoding: DepthEncoding = depth_encoding
         self.size = scenes.size

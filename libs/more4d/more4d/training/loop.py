@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self, cast
 
 import pandas
 import torch
@@ -130,12 +130,12 @@ def _step(
     loss = logs["loss"]
     _require_finite("loss", float(loss.detach()), step, settings)
     accelerator.backward(loss)
-    norm = accelerator.clip_grad_norm_(objective.module.parameters(), settings.clip_norm)
-    _require_finite("gradient norm", float(norm), step, settings)
+    norm = float(cast(Tensor, accelerator.clip_grad_norm_(objective.module.parameters(), settings.clip_norm)))
+    _require_finite("gradient norm", norm, step, settings)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return {k: float(v.detach()) for k, v in logs.items()} | {"gradient_norm": float(norm)}
+    return {k: float(v.detach()) for k, v in logs.items()} | {"gradient_norm": norm}
 
 
 def _require_finite(name: str, value: float, step: int, settings: TrainSettings) -> None:

@@ -31,7 +31,7 @@ def build_optimizers(
     return optimizers
 
 
-def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(module: nn.Module) -> list[torch.Tensor]:
     """The trained weight matrices of linear layers inside `blocks`."""
     return [
         layer.weight

@@ -54,7 +54,7 @@
       vec3 early = vec3(0.36, 0.42, 0.98), middle = vec3(0.93, 0.33, 0.60), late = vec3(1.0, 0.82, 0.30);
       pixel = vec4(when < 0.5 ? mix(early, middle, 2.0 * when) : mix(middle, late, 2.0 * when - 1.0), 1.0);
     }`];
-  const HOLD = 0.7, MARGIN = 0.96, SPRITE = 1.6;  // s at the last frame; share of the canvas; overlap of the points
+  const HOLD = 0.7, MARGIN = 0.96, SPRITE = 1.8;  // s at the last frame; share of the canvas; overlap of the points
   const BACKGROUND = [0.055, 0.066, 0.086, 1];
   const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
