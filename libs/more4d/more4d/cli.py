@@ -96,7 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.TyperException as error:
-        _refuse(str(error))
+        # What the parser raises names the option in this message alone.
+        _refuse(getattr(error, "format_message", error.__str__)())
     except (ValueError, OSError) as error:
         _refuse(str(error))
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,10 +1,14 @@
-"""A made-up clip whose truth is known by construction."""
+"""A made-up clip whose truth is known by construction, and the fox that rendered scenes need."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from more4d.data.packaged import fetch_packaged, read_packaged
 from more4d.evaluation.baselines import Clip
+
+ROOT = Path(__file__).parents[3]
 
 T, H, W = 5, 16, 24
 
@@ -27,3 +31,12 @@ def make_clip() -> Callable[..., Clip]:
         return Clip(f"a red {kind} rolls to the {direction}", points.astype(np.float32), visibility, camera)
 
     return make
+
+
+@pytest.fixture
+def fox_file(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The fox out of its wheel, in the workspace that this test runs in."""
+    wheels = [w for w in read_packaged(ROOT / "datasets" / "packaged.toml") if w.package == "gradio"]
+    (path,) = fetch_packaged(wheels, ROOT / ".cache" / "packaged")
+    monkeypatch.chdir(ROOT)
+    return path

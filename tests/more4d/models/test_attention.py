@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
@@ -15,7 +17,7 @@ def attention(added: int | None) -> WanAttention:
     return made.requires_grad_(False)
 
 
-def run(attn: WanAttention, processor: object, tokens: int) -> torch.Tensor:
+def run(attn: WanAttention, processor: Any, tokens: int) -> torch.Tensor:
     """The attention's output for 7 queries and `tokens` tokens to attend to."""
     generator = torch.Generator().manual_seed(1)
     attn.set_processor(processor)
@@ -43,7 +45,8 @@ def test_a_short_text_is_told_from_the_image() -> None:
 
 def test_half_precision_in_is_half_precision_out() -> None:
     attn = attention(added=24).to(torch.bfloat16)
-    found = TextAndImageAttention(2)(attn, *(torch.randn(1, n, 24, dtype=torch.bfloat16) for n in (7, 6)))
+    queries, context = (torch.randn(1, n, 24, dtype=torch.bfloat16) for n in (7, 6))
+    found = TextAndImageAttention(2)(attn, queries, context)
     assert found.dtype == torch.bfloat16
 
 

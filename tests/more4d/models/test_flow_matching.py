@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,24 +45,26 @@ def test_a_shift_moves_noise_levels_towards_one_and_the_generator_alone_draws_th
     draws = {shift: sample_sigmas(4000, shift, torch.Generator().manual_seed(0)) for shift in (1.0, 5.0)}
     assert float(draws[1.0].mean()) == pytest.approx(0.5, abs=0.02)
     assert float(draws[5.0].median()) == pytest.approx(5 / 6, abs=0.02)
-    assert all(0 < float(d.min()) and float(d.max()) <= 1 for d in draws.values())
+    assert all(float(d.min()) > 0 and float(d.max()) <= 1 for d in draws.values())
     assert torch.equal(draws[5.0], sample_sigmas(4000, 5.0, torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])
 def test_the_schedule_falls_from_pure_noise_to_none(steps: int) -> None:
     scheduler = euler_scheduler(steps, 5.0)
-    assert len(scheduler.timesteps) == steps
-    assert float(scheduler.timesteps[0]) == TIMESTEPS
-    assert float(scheduler.sigmas[-1]) == 0
-    assert bool((scheduler.sigmas.diff() < 0).all())
+    timesteps, sigmas = cast(Tensor, scheduler.timesteps), cast(Tensor, scheduler.sigmas)
+    assert len(timesteps) == steps
+    assert float(timesteps[0]) == TIMESTEPS
+    assert float(sigmas[-1]) == 0
+    assert bool((sigmas.diff() < 0).all())
 
 
 class Exact:
     """The exact velocity towards a clean sample, and the calls that were made for it."""
 
     def __init__(self, clean: Tensor, prediction: Prediction) -> None:
-        self.clean, self.prediction = clean, prediction
+        self.clean = clean
+        self.prediction: Prediction = prediction
         self.texts: list[Tensor] = []
 
     def __call__(self, noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
@@ -95,7 +99,7 @@ def test_guidance_goes_beyond_the_text_by_its_factor() -> None:
     def velocity(noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
         return torch.full_like(noisy, float(text.mean()))
 
-    arguments = {"steps": 2, "shift": 1.0, "seed": 0}
+    arguments: dict[str, Any] = {"steps": 2, "shift": 1.0, "seed": 0}
     ends = [integrate(velocity, SHAPE, torch.ones(2, 1, 1), guidance=g, **arguments) for g in (1.0, 3.0)]
     start = torch.randn(SHAPE[1:], generator=torch.Generator().manual_seed(0)).expand(SHAPE)
     assert torch.allclose(ends[1] - start, 3 * (ends[0] - start), atol=1e-5)

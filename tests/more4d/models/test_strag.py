@@ -4,24 +4,25 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from more4d.models.strag import MotionModulation, STraGTransformer
 from torch import Tensor
 
 SHAPE: dict[str, Any] = {
     "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2, "text_dim": 20,
 }  # fmt: skip
-IMAGE = {"image_dim": 16, "image_tokens": 5}
+IMAGE: dict[str, Any] = {"image_dim": 16, "image_tokens": 5}
 FRAMES, ROWS, COLUMNS = 3, 2, 4
 
 
 def strag(**changes: Any) -> STraGTransformer:
     """A small random STraG, 3x2x4 tokens for the inputs of `inputs`."""
     torch.manual_seed(0)
-    return STraGTransformer(**SHAPE | IMAGE | {"motion_dim": 8, "motion_grid": (4, 4)} | changes)
+    motion: dict[str, Any] = {"motion_dim": 8, "motion_grid": (4, 4)}
+    return STraGTransformer(**SHAPE | IMAGE | motion | changes)
 
 
-def inputs(*, text_tokens: int = 6, image: bool = True) -> dict[str, Tensor | None]:
+def inputs(*, text_tokens: int = 6, image: bool = True) -> dict[str, Any]:
     """What the transformer reads beside motion features, for two samples."""
     generator = torch.Generator().manual_seed(1)
     return {
@@ -39,8 +40,8 @@ def features() -> Tensor:
 
 def wan_twin(network: STraGTransformer, **changes: Any) -> WanTransformer3DModel:
     """diffusers' transformer with the same weights, as far as it has a place for them."""
-    added = {"image_dim": 16, "added_kv_proj_dim": 24}
-    twin = WanTransformer3DModel(**SHAPE | added | {"in_channels": 64, "out_channels": 16} | changes)
+    added: dict[str, Any] = {"image_dim": 16, "added_kv_proj_dim": 24, "in_channels": 64, "out_channels": 16}
+    twin = WanTransformer3DModel(**SHAPE | added | changes)
     own = {k: v for k, v in network.state_dict().items() if "motion" not in k}
     assert own.keys() == twin.state_dict().keys()
     twin.load_state_dict(own)

@@ -1,5 +1,7 @@
 """Latents at toy size: [2, 16, 2, 4, 6] for videos [2, 3, 5, 32, 48]."""
 
+from typing import Any
+
 import pytest
 import torch
 from more4d.models.bundle import Models
@@ -43,8 +45,9 @@ def test_a_fresh_instance_is_exactly_the_linear_codec(models: Models) -> None:
 
 
 def test_a_fresh_encoder_network_adds_nothing() -> None:
-    vae = LinearStartWanVAE(base_dim=4, encoder_network=True)
-    vae.first_basis.data.normal_(), vae.group_basis.data.normal_()
+    vae: Any = LinearStartWanVAE(base_dim=4, encoder_network=True)
+    for basis in (vae.first_basis, vae.group_basis):
+        basis.data.normal_()
     with torch.no_grad():
         posterior = vae.encode(random(*VIDEO)).latent_dist
     assert torch.equal(posterior.mode(), vae.linear_encode(random(*VIDEO)))

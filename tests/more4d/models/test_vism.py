@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from more4d.models.vism import ViSMTransformer
 
 SHAPE: dict[str, Any] = {

@@ -17,7 +17,7 @@ TRAIN = TrainSettings(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=1,
 
 def test_it_makes_a_vae_whose_latents_are_of_unit_size(base_workspace: Path) -> None:
     loss = VAELossSettings(train_trajectory_encoder=False, latent_noise=0.1)
-    params = BaseVAEParams(fit_scenes=6, motion_share=0.5, loss=loss, train=TRAIN)
+    params = BaseVAEParams(fit_scenes=6, motion_share=0.5, held_out=2, loss=loss, train=TRAIN)
     result = run_stage(STAGE, params=params, video=VIDEO, seed=0, workers=1, root=base_workspace)
     vae = load_vae(result.outputs["vae"])
     batch = MotionScenes(BaseScenes(base_workspace / "infra/tiny-base/build/scenes")).batch(torch.arange(6))

@@ -49,7 +49,7 @@ def test_a_longer_video_gives_windows_and_a_rest(lineage: Any) -> None:
 
 def test_scores_are_on_record_for_kept_and_rejected_windows_alike(lineage: Any) -> None:
     for videoid in ("pan", "walk"):
-        row = _rows(lineage: Any, videoid)[0]
+        row = _rows(lineage, videoid)[0]
         assert all(np.isfinite(row[f"{name}_score"]) for name in ("shot", "motion", "camera_motion", "brightness"))
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -68,10 +69,8 @@ def test_interrupted_at_any_moment_the_old_or_the_new_state_is_read(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", fsync)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         Run(2).save(tmp_path)
-    except KeyboardInterrupt:
-        pass
     found = Run(3)
     progress = found.load(tmp_path)
     assert progress.step in (1, 2)

@@ -10,8 +10,6 @@ from more4d.training.flow import FlowSettings
 from more4d.training.latents import LatentDataset, cached_conditions, encode_samples, motion_batch, write_latents
 from more4d.training.strag import STraGObjective
 
-HALF = {"rtol": 1e-3, "atol": 1e-3}
-
 
 def test_the_cache_gives_what_encoding_on_the_fly_gives_up_to_half_precision(
     models: Models, samples: list[Sample], tmp_path: Path
@@ -24,7 +22,7 @@ def test_the_cache_gives_what_encoding_on_the_fly_gives_up_to_half_precision(
     assert cached.keys() == direct.keys()
     for key, value in direct.items():
         assert cached[key].dtype == value.dtype
-        assert torch.allclose(cached[key].float(), value.float(), **HALF), key
+        assert torch.allclose(cached[key].float(), value.float(), rtol=1e-3, atol=1e-3), key
 
 
 def test_training_with_the_cache_loses_what_training_without_it_loses(

@@ -10,7 +10,8 @@ from more4d.training.trajscene import TrajSceneMotion, sample_view_pairs
 
 
 def test_samples_in_shards_become_batches(trajscene: Path, samples: list[Sample]) -> None:
-    source = TrajSceneMotion(TrajSceneDataset(trajscene, "train", with_views=False))
+    stored = TrajSceneDataset(trajscene, "train", with_views=False)
+    source = TrajSceneMotion(stored[i] for i in range(len(stored)))
     assert source.size == 2
     found, exact = source.batch(torch.tensor([1])), motion_batch(samples[1:2])
     assert found.keys() == exact.keys()

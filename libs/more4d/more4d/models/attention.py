@@ -34,7 +34,7 @@ class TextAndImageAttention:
         out = _attend(query, _heads(attn, attn.norm_k(attn.to_k(text_BMD))), _heads(attn, attn.to_v(text_BMD)))
         if attn.add_k_proj is not None and attn.norm_added_k is not None and self.image_tokens:
             key = _heads(attn, attn.norm_added_k(attn.add_k_proj(image_BID)))
-            out = out + _attend(query, key, _heads(attn, attn.add_v_proj(image_BID)))
+            out = out + _attend(query, key, _heads(attn, attn.add_v_proj(image_BID)))  # type: ignore[misc]
         return attn.to_out[1](attn.to_out[0](out.type_as(hidden_states)))
 
 

@@ -16,8 +16,8 @@ from more4d.settings import Section
 from more4d.stages.base import Context, Stage
 from more4d.training.base_scenes import BaseScenes
 from more4d.training.base_sources import MotionScenes
-from more4d.training.loop import TrainSettings, iterate_batches, train
-from more4d.training.vae import MotionVAEObjective, VAELossSettings, fit_linear_start
+from more4d.training.loop import TrainSettings, iterate_batches
+from more4d.training.vae import MotionVAEObjective, VAELossSettings, fit_linear_start, train_or_keep
 
 
 class BaseVAEParams(Section):
@@ -26,8 +26,24 @@ class BaseVAEParams(Section):
     fit_scenes: int = Field(gt=0)
     motion_share: float = Field(gt=0, lt=1)
     """Share of the 16 channels' energy for motion maps; the rest is split between video and still pictures."""
+    held_out: int = Field(gt=0)
+    """Scenes that are not trained on: on them the trained decoder must beat its linear start to be kept."""
     loss: VAELossSettings
     train: TrainSettings
+
+
+class HeldBack:
+    """A source without its first samples and their mirror images."""
+
+    def __init__(self, source: MotionScenes, held_out: int) -> None:
+        self.source, self.held_out = source, held_out
+        self.half = source.size // 2 - held_out
+        self.size = 2 * self.half
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The samples at `indices` [B] of those that remain."""
+        mirrored = indices >= self.half
+        return self.source.batch(indices + self.held_out * (1 + mirrored.long()))
 
 
 class BaseVAE(Stage[BaseVAEParams]):
@@ -44,11 +60,11 @@ class BaseVAE(Stage[BaseVAEParams]):
         torch.manual_seed(context.seed)
         source = MotionScenes(BaseScenes(context.inputs["scenes"]))
         vae, config = linear_start(source, params)
-        objective = MotionVAEObjective(vae, source, params.loss)
-        result = train(objective, params.train, seed=context.seed, work=context.work)
-        objective.module.load_state_dict(result.ema)
+        objective = MotionVAEObjective(vae, HeldBack(source, params.held_out), params.loss)
+        held_out = source.batch(torch.arange(params.held_out))
+        result, errors = train_or_keep(objective, params.train, held_out, seed=context.seed, work=context.work)
         save_vae(vae, config, context.outputs["vae"])
-        return result.write(context.outputs["history"])
+        return result.write(context.outputs["history"]) | errors
 
 
 def linear_start(source: MotionScenes, params: BaseVAEParams) -> tuple[MotionVAE, MotionVAEConfig]:

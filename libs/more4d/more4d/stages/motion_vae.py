@@ -4,9 +4,9 @@ from more4d.data.shards import TrajSceneDataset
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
-from more4d.training.loop import TrainSettings, train
+from more4d.training.loop import TrainSettings
 from more4d.training.trajscene import TrajSceneMotion
-from more4d.training.vae import MotionVAEObjective, VAELossSettings
+from more4d.training.vae import MotionVAEObjective, VAELossSettings, train_or_keep
 
 
 class MotionVAEParams(Section):
@@ -25,16 +25,19 @@ class MotionVAEStage(Stage[MotionVAEParams]):
     outputs = {"vae": "models/motion_vae", "history": "results/plots/motion_vae.csv"}
 
     def run(self, context: Context[MotionVAEParams]) -> dict[str, float]:
-        """First and last losses."""
+        """First and last losses, and the error on the val split before and after."""
         params = context.params
         vae = Models.load(context.inputs["base"]).vae
-        samples = TrajSceneDataset(context.inputs["trajscene"], "train", with_views=False)
-        source = TrajSceneMotion(samples[i] for i in range(len(samples)))
-        objective = MotionVAEObjective(vae, source, params.loss)
-        result = train(objective, params.train, seed=context.seed, work=context.work)
-        objective.module.load_state_dict(result.ema)
+        objective = MotionVAEObjective(vae, _split(context, "train"), params.loss)
+        held_out = _split(context, "val").tensors
+        result, errors = train_or_keep(objective, params.train, held_out, seed=context.seed, work=context.work)
         save_network(vae, context.outputs["vae"] / "vae.safetensors")
-        return result.write(context.outputs["history"])
+        return result.write(context.outputs["history"]) | errors
+
+
+def _split(context: Context[MotionVAEParams], split: str) -> TrajSceneMotion:
+    samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
+    return TrajSceneMotion(samples[i] for i in range(len(samples)))
 
 
 STAGE = MotionVAEStage()

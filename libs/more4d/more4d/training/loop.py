@@ -87,7 +87,7 @@ def train(objective: Objective, settings: TrainSettings, *, seed: int, work: Pat
 
     Raises FloatingPointError when a loss or gradient is not finite, before any weight is changed by it.
     """
-    if not objective.size:
+    if objective.size < 1:
         raise ValueError("there are no samples to train on")
     accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")
     optimizers = build_optimizers(objective.module, settings.optimizer, settings.learning_rate, settings.weight_decay)

@@ -3,7 +3,8 @@
 Suffixes: B batch, T frames, H height, W width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from pydantic import Field
@@ -13,7 +14,7 @@ from torch.nn import functional
 from more4d.models.vae import LinearStartWanVAE, MotionVAE, cell_vectors
 from more4d.settings import Section
 from more4d.training.flow import BatchSource
-from more4d.training.loop import Objective
+from more4d.training.loop import Objective, TrainResult, TrainSettings, train
 from more4d.training.strag import trajectory_distance
 
 
@@ -91,3 +92,34 @@ class MotionVAEObjective(Objective):
         with torch.no_grad():
             latent = self.vae.encode_video(batch["video"])
         return functional.l1_loss(self.vae.decode_video(latent), batch["video"])
+
+
+def train_or_keep(
+    objective: MotionVAEObjective, settings: TrainSettings, held_out: Mapping[str, Tensor], *, seed: int, work: Path
+) -> tuple[TrainResult, dict[str, float]]:
+    """The training's result and the held-out trajectory errors in metres; the VAE ends with the better weights.
+
+    A short training can end above where it began, at principal components or at a base; the weights then stay.
+    """
+    before = {key: value.detach().clone() for key, value in objective.module.state_dict().items()}
+    start = codec_error(objective.vae, held_out)
+    result = train(objective, settings, seed=seed, work=work)
+    objective.module.load_state_dict(result.ema)
+    trained = codec_error(objective.vae, held_out)
+    if trained >= start:
+        objective.module.load_state_dict(before)
+    return result, {"start_error_m": start, "trained_error_m": trained, "kept_trained": float(trained < start)}
+
+
+@torch.no_grad()
+def codec_error(vae: MotionVAE, held_out: Mapping[str, Tensor]) -> float:
+    """Mean trajectory distance in metres after encoding and decoding a held-out batch, 16 samples at a time."""
+    distances = [
+        trajectory_distance(vae.decode_motion(vae.encode_motion(part["motion"])), part) for part in _parts(held_out, 16)
+    ]
+    return float(sum(distances) / len(distances))
+
+
+def _parts(batch: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, len(batch["motion"]), size):
+        yield {key: value[start : start + size] for key, value in batch.items()}
