@@ -83,7 +83,7 @@ TINY: dict[str, Any] = {
         "train": {
             "steps": 60,
             "batch_size": 16,
-            "learning_rate": 2.0e-4,
+            "learning_rate": 3.0e-5,
             "warmup_steps": 5,
             "ema_decay": 0.9,
             "checkpoint_every": 20,
@@ -95,7 +95,7 @@ TINY: dict[str, Any] = {
         "train": {
             "steps": 60,
             "batch_size": 8,
-            "learning_rate": 2.0e-4,
+            "learning_rate": 3.0e-5,
             "warmup_steps": 5,
             "ema_decay": 0.9,
             "checkpoint_every": 20,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from more4d.stages.base import VideoSpec, run_stage
 from more4d.stages.base_strag import load_vae
-from more4d.stages.base_vae import STAGE, BaseVAEParams
+from more4d.stages.base_vae import STAGE, BaseVAEParams, HeldBack
 from more4d.training.base_scenes import BaseScenes
 from more4d.training.base_sources import MotionScenes
 from more4d.training.loop import TrainSettings
@@ -28,3 +28,11 @@ def test_it_makes_a_vae_whose_latents_are_of_unit_size(base_workspace: Path) -> 
     assert not any(p.requires_grad for p in vae.parameters())
     history = pandas.read_csv(result.outputs["history"])
     assert history["step"].tolist() == [1, 2, 3, 4]
+
+
+def test_held_out_scenes_and_their_mirror_images_are_never_trained_on(base_scenes: BaseScenes) -> None:
+    source = MotionScenes(base_scenes)
+    rest = HeldBack(source, held_out=1)
+    assert rest.size == 4
+    found, expected = rest.batch(torch.arange(4)), source.batch(torch.tensor([1, 2, 4, 5]))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from more4d.curation.shots import ShotDetector
-from more4d.data.video import Source, iter_frames, resample
+from more4d.data.video import Source, iter_frames
 from more4d.geometry.images import fit_image
 
 
@@ -47,7 +47,7 @@ def iter_windows(source: Source, shape: WindowShape, *, cut_threshold: float) ->
     detector = ShotDetector(cut_threshold)
     frames: list[NDArray[np.uint8]] = []
     start, score = 0, 0.0
-    for number, image in enumerate(resample(iter_frames(source), shape.fps)):
+    for number, (_, image) in enumerate(iter_frames(source, shape.fps)):
         change = detector.score(image)
         if frames and detector.is_cut(change):
             yield Window(start, np.stack(frames), "cut", score)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import av.codec.context
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Source = Path | bytes
 """A file, or a file's bytes."""
+
+Frame = TypeVar("Frame")
 
 
 class VideoError(ValueError):
@@ -44,11 +47,34 @@ def probe_video(source: Source) -> VideoInfo:
         return VideoInfo(stream.height, stream.width, float(rate), duration)
 
 
-def iter_frames(source: Source) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+def iter_frames(source: Source, fps: float | None = None) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Each frame as (seconds since the first frame, uint8 [H, W, 3] RGB, upright), decoded one by one.
 
-    Raises VideoError where the file cannot be opened, has no video, or breaks off in the middle.
+    With `fps` the frames nearest to 0, 1/fps, 2/fps, ... seconds. Raises VideoError where the file cannot be opened,
+    has no video, or breaks off in the middle.
     """
+    frames = _decode(source)
+    # Picked before they are converted: a fast camera's frames are mostly dropped.
+    for time, frame in frames if fps is None else resample(frames, fps):
+        yield time, _upright(frame)
+
+
+def resample(frames: Iterable[tuple[float, Frame]], fps: float) -> Iterator[tuple[float, Frame]]:
+    """Of (seconds, frame) pairs those nearest to 0, 1/fps, 2/fps, ... seconds; tolerates a varying frame rate."""
+    before: tuple[float, Frame] | None = None
+    index = 0
+    for now in frames:
+        while before is not None and index / fps <= (before[0] + now[0]) / 2:
+            yield index / fps, before[1]
+            index += 1
+        before = now
+    # Half a step of tolerance: the last frame is shown until its own duration ends.
+    while before is not None and index / fps <= before[0] + 0.5 / fps:
+        yield index / fps, before[1]
+        index += 1
+
+
+def _decode(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
     count, first = 0, None
     with _opened(source) as container:
         stream = _video_stream(container, source)
@@ -58,27 +84,12 @@ def iter_frames(source: Source) -> Iterator[tuple[float, NDArray[np.uint8]]]:
             for frame in container.decode(stream):
                 time = frame.time if frame.time is not None else count * step
                 first = time if first is None else first
-                yield time - first, _upright(frame)
+                yield time - first, frame
                 count += 1
         except av.error.FFmpegError as error:
             raise VideoError(f"{_name(source)} breaks off after {count} frames: {error.strerror}") from error
     if not count:
         raise VideoError(f"{_name(source)} holds no frame that can be decoded")
-
-
-def resample(frames: Iterable[tuple[float, NDArray[np.uint8]]], fps: float) -> Iterator[NDArray[np.uint8]]:
-    """The frames nearest to 0, 1/fps, 2/fps, ... seconds; tolerates a varying frame rate."""
-    before: tuple[float, NDArray[np.uint8]] | None = None
-    index = 0
-    for time, image in frames:
-        while before is not None and index / fps <= (before[0] + time) / 2:
-            yield before[1]
-            index += 1
-        before = (time, image)
-    # Half a step of tolerance: the last frame is shown until its own duration ends.
-    while before is not None and index / fps <= before[0] + 0.5 / fps:
-        yield before[1]
-        index += 1
 
 
 def read_video(source: Source) -> tuple[NDArray[np.uint8], float]:

@@ -17,6 +17,7 @@ from scipy.ndimage import median_filter
 from torch import from_numpy
 
 from more4d.geometry.cameras import unproject
+from more4d.inference.colours import lab
 
 Floats = NDArray[np.float32]
 Index = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -57,7 +58,7 @@ def densify(points: Floats, photo: NDArray[np.uint8], intrinsics: Floats) -> Flo
     if scale < 1 or photo.shape != (rows * scale, columns * scale, 3):
         raise ValueError(f"photo {photo.shape} is no whole multiple of the points' {rows}x{columns}")
     cells = _cells(points, photo, scale)
-    weights = _surface_weights(cells, _lab(photo), scale)
+    weights = _surface_weights(cells, lab(photo), scale)
     inverse_depth = np.zeros(photo.shape[:2], np.float32)
     motion = np.zeros((frames, *photo.shape[:2], 3), np.float32)
     for weight, (window, along_y, along_x) in zip(weights, _neighbours(scale, rows, columns), strict=True):
@@ -79,19 +80,19 @@ def _cells(points: Floats, photo: NDArray[np.uint8], scale: int) -> _Cells:
     depth = np.where(valid, points[0, ..., 2], 1.0)
     motion = np.where(valid[..., None], (points - points[0]) / depth[..., None], 0).astype(np.float32)
     small = np.asarray(cv2.resize(photo, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-    lab, inverse = _lab(small), (1 / depth).astype(np.float32)
-    donors = _donors(inverse, motion, lab, valid)
+    colour, inverse = lab(small), (1 / depth).astype(np.float32)
+    donors = _donors(inverse, motion, colour, valid)
     inverse = inverse[donors]
     return _Cells(
         inverse_depth=_pad(inverse),
         slope=(_pad(_limited_slope(inverse, 0)), _pad(_limited_slope(inverse, 1))),
         motion=np.stack([_pad(frame[donors]) for frame in motion]),
-        colour=_pad(lab[donors]),
+        colour=_pad(colour[donors]),
         valid=np.pad(valid, 1),
     )
 
 
-def _donors(inverse: Floats, motion: Floats, lab: Floats, valid: NDArray[np.bool_]) -> Index:
+def _donors(inverse: Floats, motion: Floats, colour: Floats, valid: NDArray[np.bool_]) -> Index:
     """For each cell whose values to take: its own, or, on a tear, those of the side that it resembles.
 
     A network blurs the step from one surface to the next over a few cells: depths and motions between both sides, on
@@ -107,7 +108,7 @@ def _donors(inverse: Floats, motion: Floats, lab: Floats, valid: NDArray[np.bool
         for row, column in _OFFSETS:
             at = np.clip(rows + row, 0, rows.max()), np.clip(columns + column, 0, columns.max())
             source = donor_rows[at], donor_columns[at]
-            unlike = ((lab[source] - lab) ** 2).sum(-1) / _COLOUR_LAB**2 + ((value[source] - value) ** 2).sum(-1)
+            unlike = ((colour[source] - colour) ** 2).sum(-1) / _COLOUR_LAB**2 + ((value[source] - value) ** 2).sum(-1)
             take = ~settled & before[at] & (unlike < best)
             best[take] = unlike[take]
             donor_rows[take], donor_columns[take] = source[0][take], source[1][take]
@@ -127,13 +128,13 @@ def _torn(value: Floats) -> NDArray[np.bool_]:
     return torn
 
 
-def _surface_weights(cells: _Cells, lab: Floats, scale: int) -> Floats:
+def _surface_weights(cells: _Cells, fine: Floats, scale: int) -> Floats:
     """Weights [9,H,W] of the cells around each pixel: zero for those on another surface than the chosen one."""
-    height, width = lab.shape[:2]
+    height, width = fine.shape[:2]
     near, features = [], []
     for window, along_y, along_x in _neighbours(scale, height // scale, width // scale):
         distance = along_y[:, None] ** 2 + along_x[None, :] ** 2
-        unlike = ((lab - _spread(cells.colour[window], scale)) ** 2).sum(-1)
+        unlike = ((fine - _spread(cells.colour[window], scale)) ** 2).sum(-1)
         weight = np.exp(-distance / (2 * _SPATIAL_CELLS**2) - unlike / (2 * _COLOUR_LAB**2))
         near.append(np.where(_spread(cells.valid[window], scale), weight + 1e-6, 0))
         features.append(_features(cells, window, along_y, along_x, scale))
@@ -199,7 +200,3 @@ def _spread(values: NDArray, scale: int) -> NDArray:
 
 def _pad(values: NDArray) -> NDArray:
     return np.pad(values, [(1, 1), (1, 1)] + [(0, 0)] * (values.ndim - 2), mode="edge")
-
-
-def _lab(image: NDArray[np.uint8]) -> Floats:
-    return np.asarray(cv2.cvtColor(np.asarray(image, np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)

@@ -25,6 +25,7 @@ from more4d.inference.densify import densify
 from more4d.inference.files import fit_depth
 from more4d.inference.render import render_path, stretch, visible_points
 from more4d.inference.scene import CameraView, Credit, ModelRecord, Scene
+from more4d.inference.smoothing import smooth_motion
 from more4d.inference.trajectories import generate_trajectories
 from more4d.inference.views import complete_view
 from more4d.models.bundle import Models
@@ -55,6 +56,8 @@ class Request:
     fov_x_degrees: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
     depth: Floats | None = field(default=None, compare=False)
+    motion_smoothing: float = 30.0
+    """How strongly neighbours on one surface move alike (see `smooth_motion`); 0 leaves the prediction as it is."""
     render_scale: int = 4
     complete: bool = True
 
@@ -72,6 +75,8 @@ class Request:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 1):
             raise ValueError(f"guidance={self.guidance} must be at least 1 (1: none)")
+        if not (math.isfinite(self.motion_smoothing) and self.motion_smoothing >= 0):
+            raise ValueError(f"motion smoothing {self.motion_smoothing} must be 0 or more")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         self._require_one_camera_model()
@@ -232,7 +237,8 @@ def _trajectories(models: Models, picture: Photo, request: Request, depth: Float
     points = generate_trajectories(
         models, picture, request.prompt, depth=usable, intrinsics=camera, **_sampling(models, request)
     )
-    return np.where((depth > 0)[..., None], points, np.nan).astype(np.float32)
+    known = np.where((depth > 0)[..., None], points, np.nan).astype(np.float32)
+    return smooth_motion(known, picture, request.motion_smoothing)
 
 
 def _sampling(models: Models, request: Request) -> dict[str, Any]:
@@ -250,6 +256,7 @@ def _settings(models: Models, request: Request) -> dict[str, Any]:
         "fov_x_degrees": request.fov_x_degrees,
         "intrinsics": request.intrinsics and list(request.intrinsics),
         "depth": "network" if request.depth is None else "given",
+        "motion_smoothing": request.motion_smoothing,
         "render_scale": request.render_scale,
         "complete": request.complete,
     }

@@ -1,7 +1,7 @@
 """A scene's dense trajectories as compact text that the browser's viewer unpacks.
 
 Points lie on the photo's pixel grid, so only a depth is stored for each (16 bit, logarithmic); its ray comes from the
-intrinsics. Motion is stored in steps of a tenth of a pixel at the scene's median depth, as differences from frame to
+intrinsics. Motion is stored in steps of a fifth of a pixel at the scene's median depth, as differences from frame to
 frame, low bytes before high bytes, so that a still background deflates to almost nothing.
 
 Shape letters: T frames, R grid rows, C grid columns, N points.
@@ -22,7 +22,7 @@ MAX_TRAILS = 160
 MOVING_SHARE = 0.01
 """A point moves when its displacement at some frame exceeds this share of its first-frame depth."""
 _DEPTH_LEVELS = 65_534
-_STEP_PIXELS = 0.1
+_STEP_PIXELS = 0.2
 _LEADING_SHARE = 0.25
 
 
@@ -45,7 +45,7 @@ def pack_scene(scene: Scene, *, max_points: int = MAX_POINTS, max_trails: int = 
     """The viewer's data as JSON-able values; arrays are base64 of zlib streams, see `viewer.js`.
 
     Every k-th row and column is kept, with the smallest k that leaves at most `max_points`. Depth is exact to
-    1e-4 of its value for a depth range of 1:400, motion to a twentieth of a kept pixel at the median depth.
+    1e-4 of its value for a depth range of 1:400, motion to a tenth of a kept pixel at the median depth.
     Raises ValueError where the scene has no point.
     """
     grid = _thin(scene, max_points)
@@ -134,7 +134,7 @@ def _rays(intrinsics: NDArray[np.floating], grid: tuple[int, ...], stride: int) 
 
 
 def _motion_step(motion: NDArray, footprint_depth: float, focal: float) -> float:
-    """Metres of one step: a tenth of a grid cell at the median depth, more if the motion would not fit 16 bits."""
+    """Metres of one step: a fifth of a grid cell at the median depth, more if the motion would not fit 16 bits."""
     largest = float(np.abs(motion).max())
     return max(_STEP_PIXELS * footprint_depth / focal, largest / 32_767)
 
@@ -163,4 +163,4 @@ def _byte_planes(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 
 def _pack(values: NDArray[np.uint8]) -> str:
-    return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(values.tobytes(), 6)).decode("ascii")

@@ -35,7 +35,7 @@ def image_url(image: Image, *, width: int | None = None, quality: int = 88) -> s
 
 def video_base64(video: Video, fps: float) -> str:
     """The frames as a base64 mp4 (H.264, yuv420p) that every browser plays."""
-    return base64.b64encode(encode_video(video, fps, crf=21)).decode("ascii")
+    return base64.b64encode(encode_video(video, fps, crf=23)).decode("ascii")
 
 
 def resize(video: Video, width: int) -> Video:

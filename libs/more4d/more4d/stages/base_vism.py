@@ -81,7 +81,9 @@ def view_pairs(scenes: BaseScenes, originals: int, text: TextEncoder, image: Ima
     for scene, video, cameras in [*novel, *own]:
         index = int(scene)
         picture = np.array(scenes.videos[index, 0])
-        render, mask = render_path(scene_points(scenes, index), picture, np.array(scenes.intrinsics[index]), np.array(cameras))
+        render, mask = render_path(
+            scene_points(scenes, index), picture, np.array(scenes.intrinsics[index]), np.array(cameras)
+        )
         tokens = text.encode([scenes.captions[index]])[0]
         seen = image.encode(torch.from_numpy(picture).permute(2, 0, 1)[None])[0]
         yield ViewPair(np.array(video), render, mask, tokens, seen)

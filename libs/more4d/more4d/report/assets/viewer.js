@@ -13,16 +13,16 @@
     vec4 toClip(vec3 p) { return vec4(lens.x * p.x + lens.z * p.z, -lens.y * p.y - lens.w * p.z, toDepth(p.z) * p.z, p.z); }`;
   const POINTS = [`${CAMERA}
     layout(location=0) in vec3 origin; layout(location=1) in vec3 before; layout(location=2) in vec3 after;
-    layout(location=3) in vec3 colour;
+    layout(location=3) in vec3 colour; layout(location=4) in float spread;
     uniform float between, motionStep;
     uniform float cell, footprint;  // a grid cell at depth 1, and its canvas pixels at the depth where it was seen
     out vec3 shade; out float cone;
     void main() {
       vec3 p = toCamera(origin + motionStep * mix(before, after, between));
       gl_Position = toClip(p);
-      gl_PointSize = clamp(footprint * origin.z / p.z, 1.5, 256.0);
+      gl_PointSize = clamp(footprint * spread * origin.z / p.z, 1.5, 256.0);
       // A sprite is a cone, its rim one cell behind its tip: neighbours meet half-way instead of hiding each other.
-      cone = (toDepth(p.z + cell * origin.z) - toDepth(p.z)) * 0.5;
+      cone = (toDepth(p.z + cell * spread * origin.z) - toDepth(p.z)) * 0.5;
       shade = colour;
     }`, `#version 300 es
     precision highp float; in vec3 shade; in float cone; out vec4 pixel;
@@ -56,6 +56,7 @@
     }`];
   const HOLD = 0.7, MARGIN = 0.96, SPRITE = 1.8;  // s at the last frame; share of the canvas; overlap of the points
   const BACKGROUND = [0.055, 0.066, 0.086, 1];
+  const STEEPEST = 3, TEAR = 8;  // in cells: the widest a point may grow on a slope; a gap that is no slope but an edge
   const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
   async function inflate(text) {
@@ -63,7 +64,7 @@
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  /* Arrays for the graphics card: origins [N,3] metres, moves [T,N,4] steps, colours [N,3], segments [M,8]. */
+  /* Arrays for the graphics card: origins [N,3] metres, moves [T,N,4] steps, colours [N,3], spreads [N], segments [M,8]. */
   async function unpack(packed) {
     const [depth, colours, motion] = await Promise.all([packed.depth, packed.colour, packed.motion].map(inflate));
     const [columns, rows] = packed.grid, cells = columns * rows, count = colours.length / 3;
@@ -88,7 +89,27 @@
     const place = (n, t) => [0, 1, 2].map((a) => origins[3 * n + a] + packed.motionStep * moves[t * frame + 4 * n + a]);
     for (const n of packed.trails)
       for (let t = 0; t < last; t++) segments.push(...place(n, t), t / last, ...place(n, t + 1), (t + 1) / last);
-    return { origins, moves, colours, segments: new Float32Array(segments), count };
+    return { origins, moves, colours, spreads: spread(origins, depth, packed), segments: new Float32Array(segments), count };
+  }
+
+  /* How many cells apart each point's neighbours lie in space: points on slopes grow so that no gaps open between them. */
+  function spread(origins, depth, packed) {
+    const [columns, rows] = packed.grid, cells = columns * rows, spreads = new Float32Array(origins.length / 3).fill(1);
+    const number = new Int32Array(cells);
+    for (let cell = 0, n = 0; cell < cells; cell++) number[cell] = depth[cell] | depth[cells + cell] ? n++ : -1;
+    const widen = (n, m) => {
+      if (m < 0) return;
+      const [a, b] = [3 * n, 3 * m];
+      const gap = Math.hypot(origins[a] - origins[b], origins[a + 1] - origins[b + 1], origins[a + 2] - origins[b + 2]);
+      const inCells = (gap * packed.lens[0]) / (packed.stride * Math.min(origins[a + 2], origins[b + 2]));
+      if (inCells < TEAR) for (const k of [n, m]) spreads[k] = clamp(inCells, spreads[k], STEEPEST);
+    };
+    for (let cell = 0; cell < cells; cell++) {
+      if (number[cell] < 0) continue;
+      if ((cell + 1) % columns) widen(number[cell], number[cell + 1]);
+      if (cell + columns < cells) widen(number[cell], number[cell + columns]);
+    }
+    return spreads;
   }
 
   /* The one WebGL2 context: draws a viewer off screen and copies the picture to the viewer's own canvas. */
@@ -125,7 +146,7 @@
     }
     upload(scene) {
       const gl = this.gl, buffers = {};
-      for (const name of ["origins", "moves", "colours", "segments"]) {
+      for (const name of ["origins", "moves", "colours", "spreads", "segments"]) {
         buffers[name] = gl.createBuffer();
         gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
         gl.bufferData(gl.ARRAY_BUFFER, scene[name], gl.STATIC_DRAW);
@@ -170,6 +191,7 @@
       this.attribute(1, buffers.moves, 3, gl.SHORT, false, 8, frame * bytes);
       this.attribute(2, buffers.moves, 3, gl.SHORT, false, 8, (frame + 1) * bytes);
       this.attribute(3, buffers.colours, 3, gl.UNSIGNED_BYTE, true, 3, 0);
+      this.attribute(4, buffers.spreads, 1, gl.FLOAT, false, 4, 0);
       gl.drawArrays(gl.POINTS, 0, scene.count);
       if (viewer.trails && scene.segments.length) this.drawTrails(viewer, width, height);
       viewer.picture.drawImage(this.canvas, 0, this.canvas.height - height, width, height, 0, 0, width, height);
@@ -180,8 +202,7 @@
       gl.uniform2f(this.trails.canvas, width, height);
       gl.uniform1f(this.trails.now, viewer.frame / (viewer.packed.frames - 1));
       gl.uniform1f(this.trails.thickness, Math.max(1.5, width / 450));
-      gl.disableVertexAttribArray(2);
-      gl.disableVertexAttribArray(3);
+      for (const location of [2, 3, 4]) gl.disableVertexAttribArray(location);
       this.attribute(0, viewer.buffers.segments, 4, gl.FLOAT, false, 32, 0, 1);
       this.attribute(1, viewer.buffers.segments, 4, gl.FLOAT, false, 32, 16, 1);
       gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, viewer.scene.segments.length / 8);
