@@ -46,11 +46,12 @@ def render_path(
     ratio = (height / colours.shape[0], width / colours.shape[1])
     screen = torch.as_tensor(intrinsics).float() * torch.tensor([[ratio[1]], [ratio[0]], [1.0]])
     worlds_to_camera = invert_pose(torch.as_tensor(camera_to_world).float())
-    scales, quats = surfels(points[0], float(intrinsics[0, 0]))
     colour_N3 = from_numpy(colours.reshape(-1, 3).astype(np.float32) / 255)
     renders, masks = [], []
     for frame, viewmat in zip(points, worlds_to_camera, strict=True):
         means, keep = _kept(frame)
+        # Of every frame anew: a limb turns, and a surface that is stretched must stay closed.
+        scales, quats = surfels(frame, float(intrinsics[0, 0]))
         splats = means, quats[keep], scales[keep], colour_N3[keep]
         image, covered = mend(*_splat(*splats, viewmat, screen, height, width))
         renders.append(image)
@@ -85,14 +86,14 @@ def _kept(frame_HW3: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     return flat[keep], keep
 
 
-def surfels(points0: NDArray[np.float32], focal: float) -> tuple[Tensor, Tensor]:
+def surfels(points: NDArray[np.float32], focal: float) -> tuple[Tensor, Tensor]:
     """Scales [N,3] in metres and quaternions [N,4] (wxyz) of flat splats that tile the surface between pixels.
 
-    points0 [H,W,3] is the first frame. A round splat as wide as its pixel leaves gaps once a surface that was seen at a
+    points [H,W,3] are those of one frame. A round splat as wide as its pixel leaves gaps once a surface that was seen at a
     grazing angle turns towards the camera; these are as long as the way to the next pixel's point, within limits.
     """
-    pixel = torch.as_tensor(points0[..., 2] / focal).clamp_min(1e-6).reshape(-1)
-    along = [_tangent(points0, axis, pixel) for axis in (1, 0)]
+    pixel = torch.as_tensor(points[..., 2] / focal).clamp_min(1e-6).reshape(-1)
+    along = [_tangent(points, axis, pixel) for axis in (1, 0)]
     swap = (along[1].norm(dim=-1) > along[0].norm(dim=-1))[:, None]
     first, second = torch.where(swap, along[1], along[0]), torch.where(swap, along[0], along[1])
     length = first.norm(dim=-1, keepdim=True)
@@ -132,9 +133,9 @@ def _small_parts(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     return small[np.asarray(labels, np.intp)] & mask
 
 
-def _tangent(points0: NDArray[np.float32], axis: int, pixel: Tensor) -> Tensor:
+def _tangent(points: NDArray[np.float32], axis: int, pixel: Tensor) -> Tensor:
     """The way [N,3] to the next pixel's point along `axis`: the shorter of both sides, at most so many pixels long."""
-    step = np.diff(points0, axis=axis)
+    step = np.diff(points, axis=axis)
     ends = [np.concatenate(parts, axis=axis) for parts in ((step, step.take([-1], axis)), (step.take([0], axis), step))]
     after, before = (torch.as_tensor(end).reshape(-1, 3) for end in ends)
     shorter = torch.where((after.norm(dim=-1) < before.norm(dim=-1))[:, None], after, before)
