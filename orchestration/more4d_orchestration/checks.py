@@ -78,7 +78,7 @@ def learned(report: StageReport, share: float = 0.1) -> Verdict:
     return _compare_ends(report, share, 1.0, "the loss fell")
 
 
-def not_diverged(report: StageReport, share: float = 0.1, factor: float = 2.0) -> Verdict:
+def not_diverged(report: StageReport, share: float = 0.1, factor: float = 3.0) -> Verdict:
     """The plotted loss ends below `factor` times what it began with.
 
     For fine-tuning: it begins where the base ended, so that the loss of single batches need not fall.

@@ -6,7 +6,11 @@ import cv2
 import numpy as np
 import pytest
 from more4d import cli
-from more4d.inference.scene import read_scene
+from more4d.inference.scene import Scene, read_scene
+from more4d.scenes import render_scene, sample_scene
+from more4d.training.base_scenes import held_out_seeds
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -97,3 +101,31 @@ def test_force_replaces_a_scene_and_nothing_else(photo: Path, checkpoint: Path, 
 def test_the_command_line_starts_without_loading_the_networks() -> None:
     code = "import sys, more4d.cli; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def ball(tmp_path: Path) -> Path:
+    """The first frame of a held-out scene in which one ball rolls left."""
+    specs = (sample_scene(seed) for seed in held_out_seeds(0, 200))
+    spec = next(s for s in specs if (s.kind, s.direction) == ("ball", "left") and "rolls" in s.caption)
+    path = tmp_path / "ball.png"
+    cv2.imwrite(str(path), render_scene(spec, frames=1, height=64, width=96).video[0][..., ::-1])
+    return path
+
+
+def test_the_shipped_base_moves_what_the_prompt_says_to_where_it_says(ball: Path, tmp_path: Path) -> None:
+    def made(prompt: str, name: str) -> Scene:
+        options = ["--prompt", prompt, "--camera", "static", "--render-scale", 1, "--no-complete"]
+        assert (
+            _generate(
+                "--image", ball, *options, "--checkpoint", ROOT / cli.DEFAULT_CHECKPOINT, "--out", tmp_path / name
+            )
+            == 0
+        )
+        return read_scene(tmp_path / name)
+
+    left, right = made("a ball rolls to the left", "left"), made("a ball rolls to the right", "right")
+    moving = np.linalg.norm(left.points[-1] - left.points[0], axis=-1) > 0.05 * left.depth
+    assert 0.005 < moving.mean() < 0.3
+    assert (left.points[-1] - left.points[0])[moving, 0].mean() < 0
+    assert (right.points[-1] - right.points[0])[moving, 0].mean() > 0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from dvc.repo import Repo
-from playwright.sync_api import Page, Response, sync_playwright
+from playwright.sync_api import Page, Playwright, Response
 
 if TYPE_CHECKING:
     from tests.orchestration.conftest import Miniature
@@ -171,18 +171,17 @@ class Watched:
 
 
 @contextmanager
-def browse() -> Iterator[Watched]:
+def browse(playwright: Playwright) -> Iterator[Watched]:
     """A page in Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1800, "height": 1000})
-        page.set_default_timeout(PAGE_MS)
-        watched = Watched(page)
-        watched.watch()
-        try:
-            yield watched
-        finally:
-            browser.close()
+    browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    page = browser.new_page(viewport={"width": 1800, "height": 1000})
+    page.set_default_timeout(PAGE_MS)
+    watched = Watched(page)
+    watched.watch()
+    try:
+        yield watched
+    finally:
+        browser.close()
 
 
 def materialize_all(server: Server, page: Page, name: str, seconds: float) -> None:
@@ -229,9 +228,9 @@ def _picture_widths(page: Page) -> list[int]:
 
 @pytest.mark.timeout(1200)
 def test_the_pipeline_materializes_by_a_click_shows_its_pictures_and_can_be_cancelled(
-    miniature: "Miniature", tmp_path: Path
+    miniature: "Miniature", tmp_path: Path, playwright: Playwright
 ) -> None:
-    with serve(miniature.root, tmp_path / "home") as server, browse() as watched:
+    with serve(miniature.root, tmp_path / "home") as server, browse(playwright) as watched:
         materialize_all(server, watched.page, "miniature", RUN_SECONDS)
         assert set(_passed(server).values()) == {"SUCCEEDED"}
         assert "up to date" in miniature.dvc("status")
@@ -290,8 +289,10 @@ def lineage(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(1200)
-def test_the_whole_lineage_materializes_by_a_click_and_dvc_agrees(lineage: Path, tmp_path: Path) -> None:
-    with serve(lineage, tmp_path / "home") as server, browse() as watched:
+def test_the_whole_lineage_materializes_by_a_click_and_dvc_agrees(
+    lineage: Path, tmp_path: Path, playwright: Playwright
+) -> None:
+    with serve(lineage, tmp_path / "home") as server, browse(playwright) as watched:
         materialize_all(server, watched.page, "lineage", 900)
         assert set(_passed(server).values()) == {"SUCCEEDED"}
         assert watched.faults == []

@@ -41,7 +41,10 @@ def generate(
     fov: Annotated[float | None, typer.Option(help="the photo's horizontal field of view in degrees")] = None,
     intrinsics: Annotated[str | None, typer.Option(help="fx,fy,cx,cy in the photo's pixels")] = None,
     depth: Annotated[Path | None, typer.Option(help=".npy (metres) or 16-bit .png (millimetres)")] = None,
-    motion_smoothing: Annotated[float, typer.Option(help="how alike neighbours on one surface move, 0 for raw")] = 30.0,
+    camera_amount: Annotated[float, typer.Option(help="how far the cameras go, 1 for the whole path")] = 0.6,
+    motion_smoothing: Annotated[
+        float, typer.Option(help="how alike neighbours on one surface move, 0 for raw")
+    ] = 100.0,
     render_scale: Annotated[int, typer.Option(help="video size as a multiple of the networks' size")] = 4,
     complete: Annotated[bool, typer.Option("--complete/--no-complete", help="fill what the photo did not show")] = True,
     force: Annotated[bool, typer.Option("--force", help="replace the scene folder at --out")] = False,
@@ -63,6 +66,7 @@ def generate(
         fov_x_degrees=fov,
         intrinsics=_parse_intrinsics(intrinsics),
         depth=None if depth is None else load_depth(depth),
+        camera_amount=camera_amount,
         motion_smoothing=motion_smoothing,
         render_scale=render_scale,
         complete=complete,

@@ -128,7 +128,7 @@ SMOKE = derive(
         "vism": _FEW_STEPS,
         "samples": {"limit": 2, "view_limit": 1},
         "evaluation": {"baseline_samples": 4},
-        "scenes": {"photos": ["chelsea"], "clips": 0, "render_scale": 2},
+        "scenes": {"photos": ["cat"], "clips": 0, "render_scale": 2},
     },
 )
 PRESETS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "tiny": TINY}

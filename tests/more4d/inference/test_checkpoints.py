@@ -15,11 +15,11 @@ def test_a_lineage_folder_puts_its_networks_over_the_base(checkpoint: Path, tmp_
         save_network(getattr(base, network), tmp_path / folder / f"{network}.safetensors")
     trained = load_checkpoint(checkpoint).strag
     with torch.no_grad():
-        trained.patch_embedding.bias.add_(1)
+        trained.proj_out.weight.add_(1)
     save_network(trained, tmp_path / "strag" / "strag.safetensors")
     models = load_checkpoint(tmp_path)
-    assert torch.equal(models.strag.patch_embedding.bias, base.strag.patch_embedding.bias + 1)
-    assert torch.equal(models.vism.patch_embedding.bias, base.vism.patch_embedding.bias)
+    assert torch.equal(models.strag.proj_out.weight, base.strag.proj_out.weight + 1)
+    assert torch.equal(models.vism.proj_out.weight, base.vism.proj_out.weight)
     assert models.files["strag"] == tmp_path / "strag" / "strag.safetensors"
 
 

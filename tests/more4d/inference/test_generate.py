@@ -31,6 +31,8 @@ def depth() -> NDArray[np.float32]:
         ({"cameras": ()}, "no camera"),
         ({"steps": 0}, "steps=0"),
         ({"guidance": 0.5}, r"guidance=0\.5"),
+        ({"camera_amount": 0.0}, "camera amount"),
+        ({"motion_smoothing": -1.0}, "motion smoothing"),
         ({"seed": -1}, "seed=-1"),
         ({"render_scale": 0}, "render scale 0"),
         ({"fov_x_degrees": 180.0}, "field of view of 180"),
@@ -45,7 +47,7 @@ def test_a_request_that_cannot_be_met_is_refused_when_it_is_made(changes: dict, 
 
 
 def test_covered_pixels_stay_as_rendered_and_holes_are_filled(models: Models, picture: NDArray, depth: NDArray) -> None:
-    request = Request("a disc moves", ("circle_left",), depth=depth, fov_x_degrees=50.0)
+    request = Request("a disc moves", ("circle_left",), depth=depth, fov_x_degrees=50.0, camera_amount=1.0)
     view = generate_scene(models, picture, request, name="disc").views["circle_left"]
     assert 0.02 < 1 - view.covered.mean() < 0.5
     assert np.array_equal(view.video[view.covered], view.render[view.covered])

@@ -47,9 +47,13 @@ def test_the_network_gives_depth_for_every_frame_and_one_camera(
     assert (estimator.info.model, len(estimator.info.version)) == ("more4d-depth", 12)
 
 
-def test_a_missing_network_or_name_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_network_or_name_is_refused(tmp_path: Path, sliding_patch: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="no depth network at"):
         depth_estimator("network", tmp_path)
+    for name in ("config.json", "depth.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match="holds no depth network that this code can load"):
+        depth_estimator("network", tmp_path).estimate(_clip(tmp_path, sliding_patch))
     with pytest.raises(ValueError, match="unknown depth estimator 'moge'; the estimators are ground_truth, network"):
         depth_estimator("moge", tmp_path)
 

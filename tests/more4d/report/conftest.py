@@ -22,7 +22,7 @@ from more4d.report.model import (
     StageTime,
 )
 from more4d.report.viewer import scene_page
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 
 MakeScene = Callable[..., Scene]
 OpenPage = Callable[..., Page]
@@ -154,11 +154,10 @@ def make_page() -> Callable[[tuple[Scene, ...]], PageData]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
-        yield chromium
-        chromium.close()
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,25 @@ def test_a_hostile_prompt_is_shown_as_text(open_page: OpenPage, make_scene: Make
     assert page.evaluate("more4dViewers[0].packed.name") == HOSTILE
 
 
-def test_views_wait_until_they_are_seen(open_page: OpenPage, make_scene: MakeScene, make_page: MakePage) -> None:
-    page = open_page(render_page(make_page(tuple(make_scene(name=str(i)) for i in range(4)))), height=600)
+COUNT_CONTEXTS = """
+  window.contexts = 0;
+  const get = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+    if (kind === "webgl2") window.contexts++;
+    return get.call(this, kind, ...rest);
+  };"""
+
+
+def test_many_views_wait_until_they_are_seen_and_share_one_graphics_context(
+    open_page: OpenPage, make_scene: MakeScene, make_page: MakePage
+) -> None:
+    scenes = tuple(replace(make_scene(name=str(i), height=24, width=36), views={}) for i in range(20))
+    page = open_page(render_page(make_page(scenes)), init_script=COUNT_CONTEXTS, height=600)
     page.evaluate("until(() => more4dViewers[0].ready)")
-    assert page.evaluate("more4dViewers.map(v => v.ready)") == [True, False, False, False]
-    page.locator("figure.viewer").nth(3).scroll_into_view_if_needed()
-    page.evaluate("until(() => more4dViewers[3].ready && more4dViewers[3].buffers && !more4dViewers[0].buffers)")
+    assert page.evaluate("more4dViewers.filter(v => v.ready).length") <= 3
+    page.locator("figure.viewer").nth(19).scroll_into_view_if_needed()
+    page.evaluate("until(() => more4dViewers[19].ready && more4dViewers[19].buffers && !more4dViewers[0].buffers)")
+    assert page.evaluate("contexts") == 1
 
 
 def test_an_empty_workspace_gives_a_page_that_says_what_is_missing(open_page: OpenPage) -> None:

@@ -7,7 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import cv2
 import torch
@@ -35,7 +36,7 @@ def ordered_map(
 def _in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     # A fork server: forking this process would copy the locked thread pools of torch and OpenCV.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, _module(function)])
     waiting: deque[Future[Result]] = deque()
     with ProcessPoolExecutor(min(workers, len(items) or 1), context, _settle) as pool:
         try:
@@ -47,6 +48,11 @@ def _in_processes(function: Callable[[Item], Result], items: Sequence[Item], wor
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _module(function: Callable[..., Any]) -> str:
+    """Where the function lives: the fork server imports it once for all workers."""
+    return (function.func if isinstance(function, partial) else function).__module__
 
 
 def _settle() -> None:

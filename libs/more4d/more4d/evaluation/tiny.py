@@ -197,9 +197,9 @@ def _batches(scenes: Iterable[RenderedScene], size: int) -> Iterator[list[Render
 
 def main() -> None:
     """Run the command line; the user's mistakes end in one line on stderr and exit code 2."""
-    torch.set_grad_enabled(False)
     try:
-        app(standalone_mode=False)
+        with torch.no_grad():
+            app(standalone_mode=False)
     except (typer.TyperException, ValueError, OSError) as error:
         typer.echo(f"more4d.evaluation.tiny: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

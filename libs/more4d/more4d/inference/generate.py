@@ -56,7 +56,9 @@ class Request:
     fov_x_degrees: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
     depth: Floats | None = field(default=None, compare=False)
-    motion_smoothing: float = 30.0
+    camera_amount: float = 0.6
+    """How far the cameras go, 1 for the whole path (see `camera_path`); further shows more of what was not seen."""
+    motion_smoothing: float = 100.0
     """How strongly neighbours on one surface move alike (see `smooth_motion`); 0 leaves the prediction as it is."""
     render_scale: int = 4
     complete: bool = True
@@ -75,6 +77,8 @@ class Request:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 1):
             raise ValueError(f"guidance={self.guidance} must be at least 1 (1: none)")
+        if not (math.isfinite(self.camera_amount) and 0 < self.camera_amount <= 3):
+            raise ValueError(f"camera amount {self.camera_amount} must lie above 0 and not above 3")
         if not (math.isfinite(self.motion_smoothing) and self.motion_smoothing >= 0):
             raise ValueError(f"motion smoothing {self.motion_smoothing} must be 0 or more")
         if self.seed < 0:
@@ -130,7 +134,10 @@ def generate_scene(models: Models, photo: Photo, request: Request, *, name: str,
         dense = densify(points, fine, fine_camera)
         visibility = visible_points(dense, fine_camera)
     centre = scene_centre(from_numpy(depth))
-    paths = {path: camera_path(path, size.frames, centre=centre).float().numpy() for path in request.cameras}
+    paths = {
+        path: camera_path(path, size.frames, centre=centre, amount=request.camera_amount).float().numpy()
+        for path in request.cameras
+    }
     views = {
         path: _view(models, clock, dense, fine, fine_camera, poses, request, path) for path, poses in paths.items()
     }
@@ -256,6 +263,7 @@ def _settings(models: Models, request: Request) -> dict[str, Any]:
         "fov_x_degrees": request.fov_x_degrees,
         "intrinsics": request.intrinsics and list(request.intrinsics),
         "depth": "network" if request.depth is None else "given",
+        "camera_amount": request.camera_amount,
         "motion_smoothing": request.motion_smoothing,
         "render_scale": request.render_scale,
         "complete": request.complete,

@@ -4,6 +4,7 @@ Suffixes: T frames, H height, W width.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +14,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from more4d.labeling.clips import Clip
-from more4d.models.bundle import load_exactly, read_architecture
-from more4d.models.depth import DepthNetwork
+from more4d.models.depth import DepthConfig, DepthNetwork
 
 STILL_DIFFERENCE = 10.0
 """A pixel is still while its blurred colour stays within this many of 255 levels of the first frame's."""
@@ -110,8 +112,14 @@ def still_pixels(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=1)
 def _network(base: Path) -> DepthNetwork:
-    network = DepthNetwork(read_architecture(base).depth)
-    load_exactly(network, base / "depth.safetensors")
+    """The checkpoint's depth network alone: more4d.models.bundle would import every other network's libraries."""
+    try:
+        config = DepthConfig.model_validate(json.loads((base / "config.json").read_text())["depth"])
+        network = DepthNetwork(config)
+        stored = load_file(base / "depth.safetensors")
+        network.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
+    except (FileNotFoundError, KeyError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{base} holds no depth network that this code can load: {error}") from error
     return network.eval().requires_grad_(False)
 
 

@@ -38,6 +38,9 @@ class ScenesParams(Section):
     clips: int = Field(ge=0)
     """Real clips (of different videos) whose first frames join the photos."""
     clip_cameras: tuple[str, ...] = ("circle_left",)
+    camera_amount: float = Field(default=0.6, gt=0, le=3)
+    """How far the cameras go, 1 for the whole path."""
+    motion_smoothing: float = Field(default=100.0, ge=0)
     render_scale: int = Field(ge=1)
     steps: int | None = Field(default=None, gt=0)
     guidance: float | None = Field(default=None, ge=1)
@@ -105,6 +108,8 @@ def _make(models: Models, task: _Task, context: Context[ScenesParams]) -> None:
         seed=context.seed,
         steps=params.steps,
         guidance=params.guidance,
+        camera_amount=params.camera_amount,
+        motion_smoothing=params.motion_smoothing,
         render_scale=params.render_scale,
     )
     scene = generate_scene(models, task.picture, request, name=task.name, credit=task.credit)

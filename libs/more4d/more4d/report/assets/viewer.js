@@ -103,13 +103,14 @@
       const gap = Math.hypot(origins[a] - origins[b], origins[a + 1] - origins[b + 1], origins[a + 2] - origins[b + 2]);
       const inCells = (gap * packed.lens[0]) / (packed.stride * Math.min(origins[a + 2], origins[b + 2]));
       if (inCells < TEAR) for (const k of [n, m]) spreads[k] = clamp(inCells, spreads[k], STEEPEST);
+      else spreads[origins[a + 2] < origins[b + 2] ? n : m] = NaN;
     };
     for (let cell = 0; cell < cells; cell++) {
       if (number[cell] < 0) continue;
       if ((cell + 1) % columns) widen(number[cell], number[cell + 1]);
       if (cell + columns < cells) widen(number[cell], number[cell + columns]);
     }
-    return spreads;
+    return spreads.map((cellsApart) => cellsApart || 1);  // NaN: an edge, which must not grow over what lies behind it
   }
 
   /* The one WebGL2 context: draws a viewer off screen and copies the picture to the viewer's own canvas. */
@@ -285,7 +286,7 @@
       } else if (this.playing) this.frame = Math.min(this.frame + seconds * this.packed.fps, last);
       const swaying = !this.touched && !calm.matches;
       if (swaying) this.idle += seconds;
-      [this.yaw, this.pitch] = swaying ? [0.14 * Math.sin(0.8 * this.idle), 0.05 * Math.sin(0.5 * this.idle)] : this.orbit;
+      [this.yaw, this.pitch] = swaying ? [0.1 * Math.sin(0.8 * this.idle), 0.04 * Math.sin(0.5 * this.idle)] : this.orbit;
       return this.playing || swaying;
     }
     draw() {
