@@ -24,11 +24,11 @@ TINY: dict[str, Any] = {
     },
     "clips": {
         "cut_threshold": 0.35,
-        "max_windows_per_clip": 4,
+        "max_windows_per_clip": 6,
         "min_source_fps": 7,
         "filters": {
             "min_motion": 0.01,
-            "max_camera_motion": 0.03,
+            "max_camera_motion": 0.02,
             "min_brightness": 0.08,
             "max_brightness": 0.92,
             "min_contrast": 0.04,
@@ -60,7 +60,7 @@ TINY: dict[str, Any] = {
             "max_anomalous_share": 0.05,
             "max_depth_deviation": 1.3,
             "scale": 1.25,
-            "max_scale_change": 0.02,
+            "max_scale_change": 0.012,
         },
         "min_render_psnr": 12.0,
         "shard_bytes": 100_000_000,
@@ -122,7 +122,8 @@ SMOKE = derive(
     TINY,
     {
         "preset": "smoke",
-        "source": {"rendered_train": 4, "rendered_val": 2, "novel_views": ["circle_left"], "packaged": []},
+        "source": {"rendered_train": 6, "rendered_val": 2, "novel_views": ["circle_left"], "packaged": []},
+        "trajscene": {"views": ["circle_left"]},
         "motion_vae": _FEW_STEPS,
         "strag": _FEW_STEPS,
         "vism": _FEW_STEPS,

@@ -190,12 +190,22 @@ def fill_holes(render: Photo, covered: NDArray[np.bool_], completed: Photo) -> P
     filled = render.copy()
     for frame, (image, mask, small) in enumerate(zip(render, covered, completed, strict=True)):
         fill = cv2.resize(small.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-        reach = max(height, width) / 24
-        weight = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), reach)
-        difference = cv2.GaussianBlur((image - fill) * mask[..., None], (0, 0), reach)
-        fill = fill + difference / np.maximum(weight, 0.02)[..., None]
+        fill = fill + _rim_difference(image - fill, mask)
         filled[frame] = np.where(mask[..., None], image, np.rint(fill).clip(0, 255).astype(np.uint8))
     return filled
+
+
+def _rim_difference(difference: Floats, known: NDArray[np.bool_]) -> Floats:
+    """`difference` [H,W,3] spread from the `known` pixels [H,W] into the others: the nearest rim's, far away the mean."""
+    size = max(known.shape)
+    spread = np.zeros(difference.shape, np.float32)
+    if known.any():
+        spread += difference[known].mean(0)
+    for reach in (size / 6, size / 24, size / 96):
+        weight = cv2.GaussianBlur(known.astype(np.float32), (0, 0), reach)[..., None]
+        total = cv2.GaussianBlur(difference * known[..., None], (0, 0), reach)
+        spread = np.asarray((total + 0.02 * spread) / (weight + 0.02), np.float32)
+    return spread
 
 
 def shrink(render: Photo, covered: NDArray[np.bool_], size: tuple[int, int]) -> tuple[Photo, NDArray[np.bool_]]:

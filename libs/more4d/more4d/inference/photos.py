@@ -51,7 +51,7 @@ def photos() -> tuple[Photo, ...]:
         ),
         Photo(
             "rocket",
-            "a white rocket slides to the left",
+            "a white rocket slides slowly to the left",
             ("forward_backward", "circle_left"),
             Credit("scikit-image: rocket (launch of DSCOVR)", "SpaceX", _PUBLIC),
             _skimage("rocket"),
@@ -72,7 +72,7 @@ def photos() -> tuple[Photo, ...]:
         ),
         Photo(
             "temple",
-            "a red tower slides to the right",
+            "a red tower slides slowly to the right",
             ("circle_left", "top_down"),
             Credit("scikit-learn: china.jpg", "danielbuechele, flickr.com/photos/danielbuechele/6061409035", _CC_BY),
             _sklearn("china.jpg"),
