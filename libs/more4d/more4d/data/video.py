@@ -121,10 +121,11 @@ def encode_video(
             rate=Fraction(fps).limit_denominator(1001),
             options={"qp": "0", "preset": preset or "ultrafast"}
             if lossless
-            else {"crf": str(crf), "preset": preset or "medium"},
+            else {"crf": str(crf), "preset": preset or "medium", "x264-params": "mbtree=0"},
         )
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb24" if lossless else "yuv420p"
+        # No macroblock tree: on small pictures its bytes differ from run to run.
         # One thread: with more, x264's slices, and so the bytes, depend on the machine.
         stream.codec_context.thread_count = 1
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
