@@ -1,5 +1,6 @@
 """Dagster assets of a pipeline: one a stage. An asset holds no logic: it runs the stage's commands and reports."""
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,11 +22,16 @@ def build_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     return [_asset(pipeline, node) for node in pipeline.stages.values()]
 
 
+def asset_key(stage: str) -> dg.AssetKey:
+    """The asset of a stage; `train@small` of a `foreach` is the asset train/small."""
+    return dg.AssetKey([re.sub(r"\W", "_", part) for part in stage.split("@")])
+
+
 def asset_spec(pipeline: Pipeline, node: StageNode) -> dg.AssetSpec:
     """What Dagster shows of a stage before it has run."""
     return dg.AssetSpec(
-        key=node.name,
-        deps=list(node.upstream),
+        key=asset_key(node.name),
+        deps=[asset_key(name) for name in node.upstream],
         description=_description(node),
         group_name=node.meta.group,
         kinds=set(node.meta.kinds),
@@ -56,12 +62,13 @@ def _code_references(pipeline: Pipeline, node: StageNode) -> dg.CodeReferencesMe
 
 
 def _asset(pipeline: Pipeline, node: StageNode) -> dg.AssetsDefinition:
+    key = asset_key(node.name)
     checks = {name: find_check(name, options) for name, options in node.meta.checks.items()}
 
     @dg.multi_asset(
-        name=node.name,
+        name=key.to_python_identifier(),
         specs=[asset_spec(pipeline, node)],
-        check_specs=[dg.AssetCheckSpec(name=name, asset=node.name, blocking=True) for name in checks],
+        check_specs=[dg.AssetCheckSpec(name=name, asset=key, blocking=True) for name in checks],
         pool=node.meta.pool,
     )
     def stage_asset(
@@ -71,7 +78,7 @@ def _asset(pipeline: Pipeline, node: StageNode) -> dg.AssetsDefinition:
         ran = run_and_record(pipeline, node, launcher, context.log.info)
         report = StageReport(pipeline.root, node, workspace.read_lock(pipeline)[node.name])
         yield dg.MaterializeResult(
-            asset_key=node.name,
+            asset_key=key,
             data_version=dg.DataVersion(report.entry.data_version),
             metadata={"ran": ran, "seconds": round(time.monotonic() - started, 2), **report.metadata()},
             check_results=[_check_result(name, check(report)) for name, check in checks.items()],

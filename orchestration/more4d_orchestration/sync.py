@@ -20,6 +20,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
+from more4d_orchestration.assets import asset_key
 from more4d_orchestration.manifest import Pipeline, StageNode, load_pipeline
 from more4d_orchestration.report import StageReport
 from more4d_orchestration.workspace import LockEntry, read_lock
@@ -46,7 +47,7 @@ def _locked(entry: LockEntry) -> tuple[str | None, str | None]:
 
 def _versions(instance: dg.DagsterInstance, name: str) -> tuple[str | None, str | None]:
     """Data and code version of the asset's last event."""
-    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    event = instance.get_latest_materialization_event(asset_key(name))
     tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
     return tags.get(DATA_VERSION_TAG), tags.get(CODE_VERSION_TAG)
 
@@ -56,7 +57,7 @@ def _busy(pipeline: Pipeline, instance: dg.DagsterInstance) -> set[str]:
     busy: set[str] = set()
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
         keys = run.asset_selection
-        busy |= set(pipeline.stages) if keys is None else {key.to_user_string() for key in keys}
+        busy |= {name for name in pipeline.stages if keys is None or asset_key(name) in keys}
     return busy
 
 
@@ -72,12 +73,13 @@ def _event(
     }
     for name in node.upstream:
         if name in entries:
-            record = instance.get_latest_data_version_record(dg.AssetKey(name))
-            tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{name}"] = entries[name].data_version
-            tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{name}"] = str(record.storage_id) if record else "NULL"
+            user_string = asset_key(name).to_user_string()
+            record = instance.get_latest_data_version_record(asset_key(name))
+            tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{user_string}"] = entries[name].data_version
+            tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{user_string}"] = str(record.storage_id) if record else "NULL"
     metadata = StageReport(pipeline.root, node, entry).metadata()
     return dg.AssetMaterialization(
-        node.name, description="recorded in dvc.lock outside Dagster", metadata=metadata, tags=tags
+        asset_key(node.name), description="recorded in dvc.lock outside Dagster", metadata=metadata, tags=tags
     )
 
 

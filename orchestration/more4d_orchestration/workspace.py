@@ -7,7 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def record(pipeline: Pipeline, name: str, start: Start) -> None:
 
     Raises InputsChangedError, and records nothing, when an input is not what it was at `start`.
     """
-    with _open(pipeline) as repo, lock_repo(repo), repo.scm_context(quiet=True):
+    # DVC's run cache, for outs that are not `persist`, looks for dvc.yaml in the current folder.
+    with chdir(pipeline.root), _open(pipeline) as repo, lock_repo(repo), repo.scm_context(quiet=True):
         stage = _load(repo, pipeline, name)
         now = _inputs(stage)
         changed = sorted(key for key in now if now[key] != start.inputs.get(key))

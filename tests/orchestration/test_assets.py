@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from more4d_orchestration.assets import build_assets
 from more4d_orchestration.manifest import load_pipeline
+from more4d_orchestration.sync import sync
 
 if TYPE_CHECKING:
     from tests.orchestration.conftest import Miniature
@@ -43,6 +44,24 @@ def test_assets_have_the_edges_groups_owners_and_checks_of_dvc_yaml(miniature: "
     assert (specs["numbers"].description or "").startswith("The first numbers: small ones.")
     assert {check.name: check.blocking for check in assets[1].check_specs} == {"not_empty": True, "learned": True}
     assert assets[1].op.pool == "compute"
+
+
+FOREACH = """
+  copy:
+    foreach: [a, b]
+    do: {cmd: "cp code/total.py ${item}.txt", deps: [code/total.py], outs: ["${item}.txt"]}
+  join:
+    cmd: cat a.txt b.txt > joined.txt
+    deps: [a.txt, b.txt]
+    outs: [joined.txt]
+"""
+
+
+def test_stages_of_a_foreach_are_assets_of_their_own(miniature: "Miniature", instance: dg.DagsterInstance) -> None:
+    (miniature.root / "dvc.yaml").write_text((miniature.root / "dvc.yaml").read_text() + FOREACH)
+    result = miniature.materialize(instance, ["copy/a", "copy/b", "join"])
+    assert result.success and _versions(result)["copy/a"] == miniature.md5("copy@a", "a.txt")
+    assert sync(load_pipeline(miniature.root), instance) == []
 
 
 def test_after_a_materialization_dvc_is_clean_and_repro_runs_nothing(
@@ -145,6 +164,7 @@ import dagster as dg
 from more4d_orchestration.assets import build_assets
 from more4d_orchestration.launcher import LocalLauncher
 from more4d_orchestration.manifest import load_pipeline
+from more4d_orchestration.sync import sync
 assets = build_assets(load_pipeline(Path(sys.argv[1])))
 dg.materialize(assets, resources={"launcher": LocalLauncher(grace_seconds=1)})
 """
