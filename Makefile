@@ -12,7 +12,7 @@ SEED ?= 0
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: .venv/.ready .cache/packaged/.ready ## install the pinned packages into .venv, fetch the sample clips
+setup: .venv/.ready .cache/packaged.ready ## install the pinned packages into .venv, fetch the sample clips
 
 .venv/.ready: pyproject.toml infra/constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("more4d needs Python 3.11 or newer")'
@@ -20,7 +20,7 @@ setup: .venv/.ready .cache/packaged/.ready ## install the pinned packages into .
 	pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt --editable '.[dev]'
 	touch $@
 
-.cache/packaged/.ready: .venv/.ready datasets/packaged.toml
+.cache/packaged.ready: .venv/.ready datasets/packaged.toml
 	python -m more4d.data.packaged --out .cache/packaged
 	touch $@
 

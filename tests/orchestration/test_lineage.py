@@ -16,6 +16,7 @@ CODE = ("libs/", "orchestration/")
 # How a stage is run, not what it computes: a change there must not rerun the lineage.
 FRAMEWORK = {
     "libs/more4d/more4d/__init__.py",
+    "libs/more4d/more4d/parallel.py",
     "libs/more4d/more4d/settings.py",
     "libs/more4d/more4d/stages/__init__.py",
     "libs/more4d/more4d/stages/base.py",

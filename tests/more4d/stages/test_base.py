@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,7 +182,7 @@ def test_an_input_that_a_kill_left_aside_is_found(tmp_path: Path) -> None:
 def test_a_missing_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"stage multiply: input numbers is missing at .*data/numbers\.txt"):
         run(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == {}
 
 
 def test_the_work_folder_belongs_to_inputs_parameters_and_seed(tmp_path: Path) -> None:
@@ -223,3 +224,31 @@ def test_a_clip_that_the_networks_cannot_take_is_refused() -> None:
         VideoSpec(frames=12, height=64, width=96, fps=8)
     with pytest.raises(ValidationError, match="video 60x96: both sides must be multiples of 16"):
         VideoSpec(frames=13, height=60, width=96, fps=8)
+
+
+def test_a_stage_waits_for_another_process_that_runs_it(tmp_path: Path) -> None:
+    root = workspace(tmp_path)
+    script = f"import runpy; runpy.run_path({__file__!r})['hold_until_told']({str(root)!r})"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "running\n"
+        with ThreadPoolExecutor() as pool:
+            here = pool.submit(run, root, factor=3)
+            with pytest.raises(TimeoutError):
+                here.result(timeout=0.5)
+            other.stdin.close()
+            assert here.result(timeout=60).metrics == {"total": 30}
+    assert other.returncode == 0
+
+
+def hold_until_told(root: str) -> None:
+    """A run that goes on until its standard input is closed."""
+
+    class Slow(Multiply):
+        def run(self, context: Context[Factor]) -> dict[str, float]:
+            sys.stdout.write("running\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+            return super().run(context)
+
+    run(Path(root), Slow())

@@ -65,5 +65,5 @@ def test_train_and_val_seeds_never_meet() -> None:
 
 
 def test_an_unknown_camera_is_refused_with_the_known() -> None:
-    with pytest.raises(ValidationError, match="unknown cameras sideways; the cameras are static"):
+    with pytest.raises(ValidationError, match="unknown camera 'sideways'; the cameras are static"):
         SourceParams(rendered_train=1, rendered_val=1, novel_views=("sideways",), max_rejected_share=0)

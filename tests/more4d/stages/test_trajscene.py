@@ -76,5 +76,5 @@ def test_tracks_of_another_clip_are_rejected_by_the_render(branch: Any) -> None:
 
 
 def test_an_unknown_camera_is_refused(lineage: Any) -> None:
-    with pytest.raises(ValidationError, match="unknown cameras sideways"):
+    with pytest.raises(ValidationError, match="unknown camera 'sideways'"):
         TrajsceneParams.model_validate({"views": ["sideways"]})

@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from more4d.data.parallel import ordered_map
 from more4d.evaluation.baselines import Clip
 from more4d.geometry.paths import CAMERA_NAMES
+from more4d.parallel import ordered_map
 from more4d.scenes import RenderedScene, SceneConfig, render_scene, sample_scene
 from more4d.training.base_scenes import held_out_seeds, training_seeds
 

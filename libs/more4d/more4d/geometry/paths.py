@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
 from more4d.geometry.cameras import look_at
@@ -26,8 +28,7 @@ def camera_path(name: str, frames: int, *, centre: Tensor | Sequence[float], amo
     the centre's distance and winds the spiral at 0.08 of it. Raises ValueError on an unknown name (listing
     the known), and on a centre that is not in front.
     """
-    if name not in _PATHS:
-        raise ValueError(f"unknown camera {name!r}; the cameras are {', '.join(CAMERA_NAMES)}")
+    known_camera(name)
     if frames < 1:
         raise ValueError(f"frames={frames} must be at least 1")
     point = torch.as_tensor(centre, dtype=torch.float64).reshape(-1)
@@ -37,6 +38,17 @@ def camera_path(name: str, frames: int, *, centre: Tensor | Sequence[float], amo
         )
     times = [frame / max(frames - 1, 1) for frame in range(frames)]
     return torch.stack([_PATHS[name](time, point, amount) for time in times])
+
+
+def known_camera(name: str) -> str:
+    """The name of a camera path, as it came. Raises ValueError, listing the known, when there is none of that name."""
+    if name not in _PATHS:
+        raise ValueError(f"unknown camera {name!r}; the cameras are {', '.join(CAMERA_NAMES)}")
+    return name
+
+
+CameraName = Annotated[str, AfterValidator(known_camera)]
+"""A settings field that takes the name of a camera path."""
 
 
 def scene_centre(depth: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from more4d.geometry.cameras import intrinsics_from_fov, move_intrinsics
 from more4d.geometry.images import fit_image
-from more4d.geometry.paths import CAMERA_NAMES, camera_path, scene_centre
+from more4d.geometry.paths import CAMERA_NAMES, camera_path, known_camera, scene_centre
 from more4d.inference.densify import densify
 from more4d.inference.files import fit_depth
 from more4d.inference.render import render_path, stretch, visible_points
@@ -66,9 +66,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise ValueError("the prompt is empty; say what moves and where to")
-        unknown = [name for name in self.cameras if name not in CAMERA_NAMES]
-        if unknown:
-            raise ValueError(f"unknown camera {unknown[0]!r}; the cameras are {', '.join(CAMERA_NAMES)}")
+        for name in self.cameras:
+            known_camera(name)
         if not self.cameras:
             raise ValueError(f"no camera was named; the cameras are {', '.join(CAMERA_NAMES)}")
         if not 1 <= self.render_scale <= MAX_RENDER_SCALE:

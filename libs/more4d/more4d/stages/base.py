@@ -3,13 +3,15 @@
 A stage knows neither DVC nor Dagster nor Slurm; all of them run `python -m more4d.stages NAME`.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -86,8 +88,29 @@ class MissingInputError(ValueError):
 def run_stage(stage: Stage, *, params: Section, video: VideoSpec, seed: int, workers: int, root: Path) -> StageResult:
     """Result of one run of `stage` in the workspace `root`; old outputs stay until the new ones are complete.
 
-    Raises MissingInputError when an input is absent; whatever `run` raises passes through.
+    Waits while another process runs the same stage there. Raises MissingInputError when an input is absent; whatever
+    `run` raises passes through.
     """
+    with _alone(stage.name, root):
+        return _run(stage, params=params, video=video, seed=seed, workers=workers, root=root)
+
+
+@contextmanager
+def _alone(name: str, root: Path) -> Iterator[None]:
+    """One process at a time in a stage's folders: a stage may outlive the orchestrator that was killed over it."""
+    path = root / ".cache" / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A record lock: unlike flock's, it is not inherited by a worker process that outlives this one.
+    with path.open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: another process runs this stage; waiting for it to end (%s)", name, path)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run(stage: Stage, *, params: Section, video: VideoSpec, seed: int, workers: int, root: Path) -> StageResult:
     started = time.monotonic()
     inputs = {key: root / path for key, path in stage.inputs.items()}
     finals = {key: root / path for key, path in stage.outputs.items()}
@@ -162,7 +185,10 @@ def _swap(staging: Path, final: Path) -> None:
 def _work_folder(
     stage: Stage, params: Section, video: VideoSpec, seed: int, inputs: Mapping[str, Path], root: Path
 ) -> Path:
-    """Scratch keyed by everything that decides the result, so that a resumed run continues only its own work."""
+    """Scratch keyed by inputs, parameters and seed, so that a resumed run continues only its own work.
+
+    Not by code: after a crash was mended, the work goes on.
+    """
     digest = hashlib.sha256(f"{params.model_dump_json()}{video.model_dump_json()}{seed}".encode())
     for key in sorted(inputs):
         digest.update(key.encode())

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from more4d.data.parallel import ordered_map
 from more4d.geometry.paths import CAMERA_NAMES, camera_path, scene_centre
+from more4d.parallel import ordered_map
 from more4d.scenes import RenderedScene, SceneConfig, render_scene, sample_scene
 from more4d.scenes.movers import FOX_FILE
 from more4d.settings import Section

@@ -12,9 +12,9 @@ from pydantic import Field
 from more4d.curation.filters import FilterThresholds, Finding, judge_window
 from more4d.curation.shots import DETECTOR
 from more4d.curation.windows import Window, WindowShape, iter_windows
-from more4d.data.parallel import ordered_map
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
 from more4d.data.video import VideoError, encode_video, probe_video
+from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage, VideoSpec
 

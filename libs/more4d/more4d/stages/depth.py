@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from more4d.data.parallel import ordered_map
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import encode_arrays
 from more4d.labeling.clips import Clip
 from more4d.labeling.depth import DepthLabel, depth_estimator
+from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from more4d.data.tables import read_accepted
 from more4d.data.video import iter_frames
-from more4d.geometry.paths import CAMERA_NAMES
+from more4d.geometry.paths import CameraName
 from more4d.inference.checkpoints import load_lineage
 from more4d.inference.generate import Request, generate_scene
 from more4d.inference.photos import photos
@@ -37,7 +37,7 @@ class ScenesParams(Section):
     """Names of packaged photos; None takes all."""
     clips: int = Field(ge=0)
     """Real clips (of different videos) whose first frames join the photos."""
-    clip_cameras: tuple[str, ...] = ("circle_left",)
+    clip_cameras: tuple[CameraName, ...] = Field(default=("circle_left",), min_length=1)
     camera_amount: float = Field(default=0.6, gt=0, le=3)
     """How far the cameras go, 1 for the whole path."""
     motion_smoothing: float = Field(default=100.0, ge=0)
@@ -45,13 +45,6 @@ class ScenesParams(Section):
     steps: int | None = Field(default=None, gt=0)
     guidance: float | None = Field(default=None, ge=1)
     """None takes the checkpoint's own."""
-
-    @field_validator("clip_cameras")
-    @classmethod
-    def _known_cameras(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(names) - set(CAMERA_NAMES)) or not names:
-            raise ValueError(f"cameras {names}: {unknown} unknown; the cameras are {', '.join(CAMERA_NAMES)}")
-        return names
 
     @field_validator("photos")
     @classmethod

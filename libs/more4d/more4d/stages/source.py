@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from more4d.curation.tables import SourceColumns, SourceRow, packaged_rows, read_source_table
-from more4d.data.parallel import ordered_map
 from more4d.data.tables import require_accepted, verdict, write_table
 from more4d.data.tensors import encode_arrays
 from more4d.data.video import VideoError, encode_video, probe_video
-from more4d.geometry.paths import CAMERA_NAMES
+from more4d.geometry.paths import CameraName
+from more4d.parallel import ordered_map
 from more4d.scenes import RenderedScene, SceneConfig, render_scene, sample_scene
 from more4d.scenes.movers import FOX_FILE
 from more4d.settings import Section
@@ -46,7 +46,7 @@ class SourceParams(Section):
 
     rendered_train: int = Field(ge=0, le=SEEDS_PER_RUN)
     rendered_val: int = Field(ge=0, le=SEEDS_PER_RUN)
-    novel_views: tuple[str, ...] = ()
+    novel_views: tuple[CameraName, ...] = ()
     """Cameras from which every scene is rendered too: the truth of novel views."""
     fox_share: float = Field(ge=0, le=1, default=0.45)
     pair_share: float = Field(ge=0, le=1, default=0.25)
@@ -56,13 +56,6 @@ class SourceParams(Section):
     """Names of the packaged clips to add; null adds all that were fetched."""
     tables: tuple[ExtraTable, ...] = ()
     max_rejected_share: float = Field(ge=0, le=1)
-
-    @field_validator("novel_views")
-    @classmethod
-    def _known_cameras(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(names) - set(CAMERA_NAMES)):
-            raise ValueError(f"unknown cameras {', '.join(unknown)}; the cameras are {', '.join(CAMERA_NAMES)}")
-        return names
 
 
 @dataclass(frozen=True)

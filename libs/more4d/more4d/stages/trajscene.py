@@ -14,18 +14,18 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from more4d.data.parallel import ordered_map
 from more4d.data.sample import Sample, SampleView, encode_sample
 from more4d.data.shards import EncodedSample, write_encoded
 from more4d.data.tables import ACCEPTED, read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import read_arrays
-from more4d.geometry.paths import CAMERA_NAMES, camera_path, scene_centre
+from more4d.geometry.paths import CameraName, camera_path, scene_centre
 from more4d.inference.render import render_path
 from more4d.labeling.clips import Clip
 from more4d.labeling.quality import QualityThresholds, judge_tracks
 from more4d.labeling.tracks import TrackLabel
+from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
 
@@ -33,7 +33,7 @@ from more4d.stages.base import Context, Stage
 class TrajsceneParams(Section):
     """What a sample must be worth, from where it is rendered, and how large a shard is."""
 
-    views: tuple[str, ...]
+    views: tuple[CameraName, ...]
     """Cameras from which the points are rendered besides the clip's own; their truth is kept where it was rendered."""
     quality: QualityThresholds
     min_render_psnr: float = Field(ge=0)
@@ -41,13 +41,6 @@ class TrajsceneParams(Section):
     criteria, but the one that sees tracks which belong to other frames."""
     shard_bytes: int = Field(gt=0)
     max_rejected_share: float = Field(ge=0, le=1)
-
-    @field_validator("views")
-    @classmethod
-    def _known_cameras(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(names) - set(CAMERA_NAMES)):
-            raise ValueError(f"unknown cameras {', '.join(unknown)}; the cameras are {', '.join(CAMERA_NAMES)}")
-        return names
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from more4d.geometry.motion import metres_per_unit
 from more4d.models.conditions import DepthEncoding, depth_latent, image_latent, to_unit_range
 from more4d.models.text import TextEncoder
 from more4d.models.vae import MotionVAE
@@ -60,12 +61,6 @@ class MotionScenes:
             "depth": scenes.depths[i],
         }
         return mirror(sample) if index >= len(scenes) else sample
-
-
-def metres_per_unit(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Metres [3, H, W] of one unit of eq. 1's motion at every first-frame pixel: z0 W/fx, z0 H/fy, z0."""
-    height, width = depth.shape
-    return np.stack([depth * width / intrinsics[0, 0], depth * height / intrinsics[1, 1], depth]).astype(np.float32)
 
 
 def mirror(sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from more4d.data.sample import Sample
+from more4d.geometry.motion import metres_per_unit
 from more4d.models.bundle import Models
 from more4d.models.conditions import depth_latent, image_latent, to_unit_range
-from more4d.training.base_sources import metres_per_unit
 from more4d.training.flow import Conditions
 from more4d.training.view_source import video_tensor
 

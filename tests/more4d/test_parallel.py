@@ -1,10 +1,10 @@
-"""Claims about more4d.data.parallel."""
+"""Claims about more4d.parallel."""
 
 import math
 import multiprocessing
 
 import pytest
-from more4d.data.parallel import ordered_map
+from more4d.parallel import ordered_map
 
 
 def test_results_keep_the_items_order_though_some_take_longer() -> None:

@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -19,26 +19,27 @@ Result = TypeVar("Result")
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, label: str
 ) -> Iterator[Result]:
     """Results in the items' order, under a progress bar; an exception of `function` passes through.
 
     With one worker everything runs here. Otherwise `function` and the items must be picklable: they travel
     between this program's own processes. At most four results a worker wait to be taken.
     """
-    with tqdm(total=len(items), desc=label, unit="item", mininterval=0.5) as bar:
+    total = len(items) if isinstance(items, Sized) else None
+    with tqdm(total=total, desc=label, unit="item", mininterval=0.5) as bar:
         results = map(function, items) if workers <= 1 else _in_processes(function, items, workers)
         for result in results:
             bar.update()
             yield result
 
 
-def _in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     # A fork server: forking this process would copy the locked thread pools of torch and OpenCV.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, _module(function)])
     waiting: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(min(workers, len(items) or 1), context, _settle) as pool:
+    with ProcessPoolExecutor(workers, context, _settle) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
