@@ -15,14 +15,15 @@ help: ## what can be made
 setup: .venv/.ready .cache/packaged.ready ## install the pinned packages into .venv, fetch the sample clips
 
 .venv/.ready: pyproject.toml infra/constraints.txt
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("more4d needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv
-	pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt --editable '.[dev]'
-	touch $@
+	@echo "installing the pinned packages into .venv: minutes the first time" >&2
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("more4d needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv .venv
+	@pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt --editable '.[dev]' >&2
+	@touch $@
 
 .cache/packaged.ready: .venv/.ready datasets/packaged.toml
-	python -m more4d.data.packaged --out .cache/packaged
-	touch $@
+	@python -m more4d.data.packaged --out .cache/packaged >&2
+	@touch $@
 
 demo: setup ## the whole lineage with preset tiny, then scenes from real photos
 	dvc repro

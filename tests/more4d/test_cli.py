@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from more4d import cli
+from more4d.inference.generate import Request
 from more4d.inference.scene import Scene, read_scene
 from more4d.scenes import render_scene, sample_scene
 from more4d.training.base_scenes import held_out_seeds
@@ -129,3 +131,9 @@ def test_the_shipped_base_moves_what_the_prompt_says_to_where_it_says(ball: Path
     assert 0.005 < moving.mean() < 0.3
     assert (left.points[-1] - left.points[0])[moving, 0].mean() < 0
     assert (right.points[-1] - right.points[0])[moving, 0].mean() > 0
+
+
+def test_the_command_line_has_the_defaults_of_the_request() -> None:
+    options = signature(cli.generate).parameters
+    for name in ("seed", "steps", "guidance", "camera_amount", "motion_smoothing", "render_scale", "complete"):
+        assert options[name].default == getattr(Request, name), name

@@ -44,7 +44,7 @@ def generate(
     camera_amount: Annotated[float, typer.Option(help="how far the cameras go, 1 for the whole path")] = 0.6,
     motion_smoothing: Annotated[
         float, typer.Option(help="how alike neighbours on one surface move, 0 for raw")
-    ] = 100.0,
+    ] = 300.0,
     render_scale: Annotated[int, typer.Option(help="video size as a multiple of the networks' size")] = 4,
     complete: Annotated[bool, typer.Option("--complete/--no-complete", help="fill what the photo did not show")] = True,
     force: Annotated[bool, typer.Option("--force", help="replace the scene folder at --out")] = False,

@@ -58,7 +58,7 @@ class Request:
     depth: Floats | None = field(default=None, compare=False)
     camera_amount: float = 0.6
     """How far the cameras go, 1 for the whole path (see `camera_path`); further shows more of what was not seen."""
-    motion_smoothing: float = 100.0
+    motion_smoothing: float = 300.0
     """How strongly neighbours on one surface move alike (see `smooth_motion`); 0 leaves the prediction as it is."""
     render_scale: int = 4
     complete: bool = True

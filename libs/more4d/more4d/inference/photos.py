@@ -29,11 +29,18 @@ def photos() -> tuple[Photo, ...]:
     """Every photo, in the order in which they are shown."""
     return (
         Photo(
-            "cat",
-            "a cat walks to the left",
-            ("circle_left", "forward_backward"),
-            Credit("scikit-image: chelsea", "Stefan van der Walt", _CC0),
-            _skimage("chelsea"),
+            "flower",
+            "an orange flower rolls slowly to the left",
+            ("spiral", "circle_right"),
+            Credit("scikit-learn: flower.jpg", "vultilion, flickr.com/photos/vultilion/6056698931", _CC_BY),
+            _sklearn("flower.jpg"),
+        ),
+        Photo(
+            "rocket",
+            "a white rocket slides slowly to the left",
+            ("forward_backward", "circle_left"),
+            Credit("scikit-image: rocket (launch of DSCOVR)", "SpaceX", _PUBLIC),
+            _skimage("rocket"),
         ),
         Photo(
             "coffee",
@@ -50,25 +57,11 @@ def photos() -> tuple[Photo, ...]:
             _skimage("astronaut"),
         ),
         Photo(
-            "rocket",
-            "a white rocket slides slowly to the left",
-            ("forward_backward", "circle_left"),
-            Credit("scikit-image: rocket (launch of DSCOVR)", "SpaceX", _PUBLIC),
-            _skimage("rocket"),
-        ),
-        Photo(
-            "cameraman",
-            "a man walks to the left on the grass",
-            ("circle_left", "static"),
-            Credit("scikit-image: camera", "Lav Varshney", _CC0),
-            _skimage("camera"),
-        ),
-        Photo(
-            "flower",
-            "an orange flower rolls slowly to the left",
-            ("spiral", "circle_right"),
-            Credit("scikit-learn: flower.jpg", "vultilion, flickr.com/photos/vultilion/6056698931", _CC_BY),
-            _sklearn("flower.jpg"),
+            "cat",
+            "a cat walks to the left",
+            ("circle_left", "forward_backward"),
+            Credit("scikit-image: chelsea", "Stefan van der Walt", _CC0),
+            _skimage("chelsea"),
         ),
         Photo(
             "temple",
@@ -76,6 +69,13 @@ def photos() -> tuple[Photo, ...]:
             ("circle_left", "top_down"),
             Credit("scikit-learn: china.jpg", "danielbuechele, flickr.com/photos/danielbuechele/6061409035", _CC_BY),
             _sklearn("china.jpg"),
+        ),
+        Photo(
+            "cameraman",
+            "a man walks to the left on the grass",
+            ("circle_left", "static"),
+            Credit("scikit-image: camera", "Lav Varshney", _CC0),
+            _skimage("camera"),
         ),
     )
 

@@ -38,9 +38,9 @@ class ScenesParams(Section):
     clips: int = Field(ge=0)
     """Real clips (of different videos) whose first frames join the photos."""
     clip_cameras: tuple[CameraName, ...] = Field(default=("circle_left",), min_length=1)
-    camera_amount: float = Field(default=0.6, gt=0, le=3)
+    camera_amount: float = Field(default=Request.camera_amount, gt=0, le=3)
     """How far the cameras go, 1 for the whole path."""
-    motion_smoothing: float = Field(default=100.0, ge=0)
+    motion_smoothing: float = Field(default=Request.motion_smoothing, ge=0)
     render_scale: int = Field(ge=1)
     steps: int | None = Field(default=None, gt=0)
     guidance: float | None = Field(default=None, ge=1)
