@@ -94,7 +94,7 @@ def test_the_frame_shown_at_a_time_is_the_last_that_began(tmp_path: Path) -> Non
 
 
 def test_unknown_photos_and_cameras_are_refused_with_the_known() -> None:
-    with pytest.raises(ValidationError, match="unknown photos dog; the photos are cat"):
+    with pytest.raises(ValidationError, match="unknown photos dog; the photos are flower"):
         ScenesParams(photos=("dog",), clips=0, render_scale=2)
     with pytest.raises(ValidationError, match="sideways.*the cameras are static"):
         ScenesParams(clips=0, render_scale=2, clip_cameras=("sideways",))
