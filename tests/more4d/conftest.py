@@ -12,7 +12,7 @@ import pytest
 import torch
 from more4d.data.sample import Sample, SampleView
 from more4d.data.shards import write_shards
-from more4d.models.architectures import TINY, Architecture, Generation, TransformerShape
+from more4d.models.architectures import TINY, Architecture, Generation, STraGShape
 from more4d.models.bundle import NETWORKS, Models, build, save_network
 from more4d.models.text import build_tokenizer
 from more4d.models.trajectory_codec import TrajectoryCodecConfig
@@ -20,7 +20,7 @@ from more4d.scenes import RenderedScene, View
 from more4d.training.base_scenes import BaseScenes, BaseScenesSpec, write_base_scenes
 
 T, H, W = 5, 32, 48
-SHAPE = TransformerShape(heads=2, head_dim=12, ffn_dim=32, layers=2)
+SHAPE = STraGShape(heads=2, head_dim=12, ffn_dim=32, layers=2)
 
 
 @pytest.fixture(scope="session")

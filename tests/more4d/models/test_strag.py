@@ -42,7 +42,7 @@ def wan_twin(network: STraGTransformer, **changes: Any) -> WanTransformer3DModel
     """diffusers' transformer with the same weights, as far as it has a place for them."""
     added: dict[str, Any] = {"image_dim": 16, "added_kv_proj_dim": 24, "in_channels": 64, "out_channels": 16}
     twin = WanTransformer3DModel(**SHAPE | added | changes)
-    own = {k: v for k, v in network.state_dict().items() if "motion" not in k}
+    own = {k: v for k, v in network.state_dict().items() if "motion" not in k and "reference" not in k}
     assert own.keys() == twin.state_dict().keys()
     twin.load_state_dict(own)
     return twin

@@ -23,6 +23,15 @@ class TransformerShape(Section):
     layers: int = Field(gt=0)
 
 
+class STraGShape(TransformerShape):
+    """STraG's own additions to the transformer."""
+
+    motion_tokens: Literal["patch", "first"] = "patch"
+    """Motion features of every patch, or the encoder's first token alone (the ablation)."""
+    reference_channels: int | None = None
+    """Latent channels of the reference image that Wan-Fun Control prepends as tokens; None takes none."""
+
+
 class Generation(Section):
     """How the networks are run: what training and inference must agree on."""
 
@@ -42,7 +51,7 @@ class Architecture(Section):
 
     name: ArchitectureName
     motion_vae: MotionVAEConfig
-    strag: TransformerShape
+    strag: STraGShape
     vism: TransformerShape
     text: text.TextEncoderConfig
     image_encoder: image_encoder.ImageEncoderConfig
@@ -54,7 +63,7 @@ class Architecture(Section):
 WAN_14B = Architecture(
     name="wan-14b",
     motion_vae=MotionVAEConfig(),
-    strag=TransformerShape(heads=40, head_dim=128, ffn_dim=13824, layers=40),
+    strag=STraGShape(heads=40, head_dim=128, ffn_dim=13824, layers=40, reference_channels=16),
     vism=TransformerShape(heads=40, head_dim=128, ffn_dim=13824, layers=40),
     text=text.UMT5_XXL,
     image_encoder=image_encoder.CLIP_VIT_H,
@@ -62,8 +71,14 @@ WAN_14B = Architecture(
     depth=depth.TINY,
     generation=Generation(),
 )
-WAN_1_3B_SHAPE = TransformerShape(heads=12, head_dim=128, ffn_dim=8960, layers=30)
-WAN_1_3B = WAN_14B.model_copy(update=dict(name="wan-1.3b", strag=WAN_1_3B_SHAPE, vism=WAN_1_3B_SHAPE))
+WAN_1_3B_SHAPE = dict(heads=12, head_dim=128, ffn_dim=8960, layers=30)
+WAN_1_3B = WAN_14B.model_copy(
+    update=dict(
+        name="wan-1.3b",
+        strag=WAN_14B.strag.model_copy(update=WAN_1_3B_SHAPE),
+        vism=WAN_14B.vism.model_copy(update=WAN_1_3B_SHAPE),
+    )
+)
 TINY = Architecture(
     name="tiny",
     motion_vae=MotionVAEConfig(
@@ -71,7 +86,7 @@ TINY = Architecture(
         vae={"base_dim": 12, "num_res_blocks": 1},
         linear_start=True,
     ),
-    strag=TransformerShape(heads=6, head_dim=32, ffn_dim=768, layers=6),
+    strag=STraGShape(heads=6, head_dim=32, ffn_dim=768, layers=6),
     vism=TransformerShape(heads=4, head_dim=32, ffn_dim=512, layers=4),
     text=text.TINY,
     image_encoder=image_encoder.TINY,

@@ -96,6 +96,8 @@ def build_strag(config: Architecture) -> STraGTransformer:
         **_transformer(config, config.strag),
         motion_dim=config.motion_encoder.dim,
         motion_grid=config.motion_encoder.grid,
+        motion_tokens=config.strag.motion_tokens,
+        reference_channels=config.strag.reference_channels,
     )
 
 

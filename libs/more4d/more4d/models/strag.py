@@ -1,9 +1,11 @@
 """4D-STraG: Wan's diffusion transformer with depth latents and motion-aware normalisation (paper section 4.2).
 
-Suffixes: B batch, K latent frames, S spatial tokens of one latent frame, L = K·S tokens, D width, C motion width.
+Suffixes: B batch, K latent frames, S spatial tokens of one latent frame, P tokens of a reference image (0 or S),
+L = P + K·S tokens, D width, G motion tokens, C motion width. Where batch sizes are B or 1, 1 serves the whole batch.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -15,7 +17,9 @@ from torch.nn import functional
 from more4d.models.attention import TextAndImageAttention, require_image_tokens
 
 Modulation = tuple[Tensor, Tensor]
-"""Scale and shift [B, S, D] of one norm: one row for each spatial token, shared by all frames."""
+"""Scale and shift [B or 1, S, D] of one norm: one row for each spatial token, shared by all frames."""
+BlockModulation = tuple[Modulation, Modulation]
+"""What a block's two modulated norms are given: before self-attention, before the feed-forward."""
 
 
 class MotionModulation(nn.Module):
@@ -53,22 +57,31 @@ class STraGBlock(WanTransformerBlock):
         self.motion2 = MotionModulation(motion_dim, dim)
         self.eps = eps
 
+    def modulation(self, features_BSC: Tensor) -> BlockModulation:
+        """Both norms' modulation by the motion features on the token grid."""
+        return self.motion1(features_BSC), self.motion2(features_BSC)
+
     def forward(  # type: ignore[override]
         self,
         hidden_BLD: Tensor,
         context: Tensor,
         temb: Tensor,
         rotary: tuple[Tensor, Tensor],
-        features_BSC: Tensor | None,
+        motion: Tensor | BlockModulation | None,
         frames: int,
+        prefix: int,
     ) -> Tensor:
-        """The block's output [B, L, D]; without features the norms are Wan's own."""
+        """The block's output [B, L, D]; `motion` is features [B or 1, S, C], or the modulation made of them.
+
+        Without it the norms are Wan's own. The first `prefix` tokens (a reference image) never follow the motion.
+        """
+        first, second = self.modulation(motion) if isinstance(motion, Tensor) else motion or (None, None)
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + temb.float()).unbind(dim=1)
-        normed = self._norm(hidden_BLD, scale1, shift1, self.motion1, features_BSC, frames)
+        normed = self._norm(hidden_BLD, scale1, shift1, self.motion1.gate, first, frames, prefix)
         hidden_BLD = _residual(hidden_BLD, self.attn1(normed, None, None, rotary), gate1)
         normed = self.norm2(hidden_BLD.float()).type_as(hidden_BLD)
         hidden_BLD = hidden_BLD + self.attn2(normed, context, None, None)
-        normed = self._norm(hidden_BLD, scale2, shift2, self.motion2, features_BSC, frames)
+        normed = self._norm(hidden_BLD, scale2, shift2, self.motion2.gate, second, frames, prefix)
         return _residual(hidden_BLD, self.ffn(normed), gate2)
 
     def _norm(
@@ -76,14 +89,17 @@ class STraGBlock(WanTransformerBlock):
         x_BLD: Tensor,
         scale_BD: Tensor,
         shift_BD: Tensor,
-        modulation: MotionModulation,
-        features_BSC: Tensor | None,
+        gate_D: Tensor,
+        modulation: Modulation | None,
         frames: int,
+        prefix: int,
     ) -> Tensor:
-        if features_BSC is None:
+        if modulation is None:
             return (self.norm1(x_BLD.float()) * (1 + scale_BD[:, None]) + shift_BD[:, None]).type_as(x_BLD)
-        scale, shift = modulation(features_BSC)
-        return madanorm(x_BLD, scale_BD, shift_BD, scale, shift, modulation.gate, frames=frames, eps=self.eps)
+        # Views: neither one image for a whole batch nor one row for all positions is ever repeated in memory.
+        rows = x_BLD.shape[0], (x_BLD.shape[1] - prefix) // frames, -1
+        scale, shift = (part.expand(rows) for part in modulation)
+        return madanorm(x_BLD, scale_BD, shift_BD, scale, shift, gate_D, frames=frames, prefix=prefix, eps=self.eps)
 
 
 def _residual(x: Tensor, update: Tensor, gate_BD: Tensor) -> Tensor:
@@ -117,7 +133,14 @@ class STraGTransformer(WanTransformer3DModel):
         image_tokens: int = 257,
         motion_dim: int = 768,
         motion_grid: tuple[int, int] = (14, 14),
+        motion_tokens: Literal["patch", "first"] = "patch",
+        reference_channels: int | None = 16,
     ) -> None:
+        """Shapes of the 14B network by default.
+
+        `motion_tokens="first"` is the paper's ablation: the encoder's first token alone, for every position. Without
+        `reference_channels` the network takes no reference latent.
+        """
         dim = num_attention_heads * attention_head_dim
         added = dim if image_dim is not None else None
         super().__init__(
@@ -146,13 +169,31 @@ class STraGTransformer(WanTransformer3DModel):
             nn.Conv2d(motion_dim, motion_dim, 3, padding=1), nn.SiLU(), nn.Conv2d(motion_dim, motion_dim, 3, padding=1)
         )
 
+        self.reference_embedding = (
+            None if reference_channels is None else nn.Conv2d(reference_channels, dim, patch_size[1:], patch_size[1:])
+        )
+
     def align_motion(self, features: Tensor, rows: int, columns: int) -> Tensor:
-        """Motion features [B, S, C] on the token grid from patch features [B, gh·gw, C] (adapter, then bilinear)."""
+        """Motion features [B, S, C] on the token grid from patch features [B, gh·gw, C] (adapter, then bilinear).
+
+        With `motion_tokens="first"` [B, 1, C], the first of the features [B, G, C]: one row for all positions.
+        """
+        if self.config["motion_tokens"] == "first":
+            return features[:, :1]
         grid = features.transpose(1, 2).unflatten(2, self.config["motion_grid"])
         resized = functional.interpolate(
             self.motion_adapter(grid), (rows, columns), mode="bilinear", align_corners=False
         )
         return resized.flatten(2).transpose(1, 2)
+
+    def precompute_modulation(self, features: Tensor, rows: int, columns: int) -> tuple[BlockModulation, ...]:
+        """Every block's modulation by the motion features [B or 1, G, C] of one image, on `rows` x `columns` tokens.
+
+        It depends on neither timestep, text nor frame: made once an image, it serves all steps and both branches of
+        the guidance. 1.21 GB for the 14B network at 368x512 in bf16.
+        """
+        aligned = self.align_motion(features, rows, columns)
+        return tuple(block.modulation(aligned) for block in self.blocks)  # type: ignore[operator]
 
     def forward(  # type: ignore[override]
         self,
@@ -161,29 +202,59 @@ class STraGTransformer(WanTransformer3DModel):
         encoder_hidden_states: Tensor,
         encoder_hidden_states_image: Tensor | None = None,
         motion_features: Tensor | None = None,
+        *,
+        reference: Tensor | None = None,
+        modulation: Sequence[BlockModulation] | None = None,
     ) -> Tensor:
         """Output [B, 16, K, h, w].
 
         hidden_states [B, 64, K, h, w]; timestep [B] in [0, 1000]; encoder_hidden_states [B, M, text_dim];
-        encoder_hidden_states_image [B, I, image_dim]; motion_features [B, gh·gw, C], None for no motion guidance.
+        encoder_hidden_states_image [B, I, image_dim]; motion_features [B or 1, G, C], None for no motion guidance, or in
+        their place `modulation` of `precompute_modulation`; reference [B, 16, h, w], the latent of a picture that the
+        video's frames may look at, prepended as one more frame of tokens.
         """
         require_image_tokens(self.config, encoder_hidden_states_image)
         frames, rows, columns = (
             n // p for n, p in zip(hidden_states.shape[2:], self.config["patch_size"], strict=True)
         )
-        rotary = self.rope(hidden_states)
+        motion = self._motion(motion_features, modulation, rows, columns)
         hidden = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)
+        hidden, prefix = self._prepend(hidden, reference)
         temb, time_projection, context, image = self.condition_embedder(
             timestep, encoder_hidden_states, encoder_hidden_states_image
         )
         context = context if image is None else torch.cat([image, context], dim=1)
-        features = None if motion_features is None else self.align_motion(motion_features, rows, columns)
-        given = context, time_projection.unflatten(1, (6, -1)), rotary, features, frames
-        for block in self.blocks:
-            hidden = self._run_block(block, hidden, *given)
+        times = time_projection.unflatten(1, (6, -1))
+        rotary = self._rotary(hidden_states, frames + (prefix > 0))
+        for block, own in zip(self.blocks, motion, strict=True):
+            hidden = self._run_block(block, hidden, context, times, rotary, own, frames, prefix)
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
-        hidden = (self.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
+        hidden = (self.norm_out(hidden[:, prefix:].float()) * (1 + scale) + shift).type_as(hidden)
         return self._unpatchify(self.proj_out(hidden), frames, rows, columns)
+
+    def _motion(
+        self, features: Tensor | None, modulation: Sequence[BlockModulation] | None, rows: int, columns: int
+    ) -> Sequence[Tensor | BlockModulation | None]:
+        """What each block is given of the motion."""
+        if features is not None and modulation is not None:
+            raise ValueError("give motion_features or the modulation made of them, not both")
+        if modulation is not None:
+            return modulation
+        return [None if features is None else self.align_motion(features, rows, columns)] * len(self.blocks)
+
+    def _prepend(self, hidden_BLD: Tensor, reference: Tensor | None) -> tuple[Tensor, int]:
+        """The tokens with those of the reference before them, and how many those are."""
+        if reference is None:
+            return hidden_BLD, 0
+        if self.reference_embedding is None:
+            raise ValueError("this transformer was built without reference_channels; give no reference")
+        tokens = self.reference_embedding(reference).flatten(2).transpose(1, 2)
+        return torch.cat([tokens, hidden_BLD], dim=1), tokens.shape[1]
+
+    def _rotary(self, hidden_states: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Positions of `frames` frames of tokens: a reference is the first of them."""
+        time = self.config["patch_size"][0]
+        return self.rope(hidden_states.new_empty((1, 1, frames * time, *hidden_states.shape[3:])))
 
     def _run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
