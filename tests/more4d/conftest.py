@@ -12,7 +12,7 @@ import pytest
 import torch
 from more4d.data.sample import Sample, SampleView
 from more4d.data.shards import write_shards
-from more4d.models.architectures import TINY, Architecture, Generation, STraGShape
+from more4d.models.architectures import TINY, Architecture, Generation, STraGShape, TransformerShape
 from more4d.models.bundle import NETWORKS, Models, build, save_network
 from more4d.models.text import build_tokenizer
 from more4d.models.trajectory_codec import TrajectoryCodecConfig
@@ -20,7 +20,7 @@ from more4d.scenes import RenderedScene, View
 from more4d.training.base_scenes import BaseScenes, BaseScenesSpec, write_base_scenes
 
 T, H, W = 5, 32, 48
-SHAPE = STraGShape(heads=2, head_dim=12, ffn_dim=32, layers=2)
+SHAPE = dict(heads=2, head_dim=12, ffn_dim=32, layers=2)
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def architecture() -> Architecture:
     return TINY.model_copy(
         update={
             "motion_vae": vae.model_copy(update={"motion_std": 0.2}),
-            "strag": SHAPE,
-            "vism": SHAPE,
+            "strag": STraGShape(**SHAPE),
+            "vism": TransformerShape(**SHAPE),
             "text": TINY.text.model_copy(update=text),
             "image_encoder": TINY.image_encoder.model_copy(update=image),
             "motion_encoder": TINY.motion_encoder.model_copy(update=motion),
