@@ -40,7 +40,7 @@ def test_everything_in_a_workspace_is_found(workspace: Path) -> None:
     data = collect(workspace)
     assert data.problems == ()
     assert (data.run.preset, data.run.seed) == ("tiny", "5")
-    assert [scene.name for scene in data.scenes] == ["cat", "flower", "zebra"]
+    assert [scene.name for scene in data.scenes] == ["flower", "cat", "zebra"]
     assert [(curve.title, sorted(curve.series)) for curve in data.curves] == [("4D-STraG", ["loss", "moving"])]
     assert data.times == (StageTime("clips", 2.0), StageTime("strag", 12.5))
 
