@@ -6,6 +6,7 @@ from more4d.models.motion_encoder import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     OMNIMAE_VITB,
+    OMNIMAE_VITL,
     TINY,
     MaskedAutoencoder,
     MotionEncoder,
@@ -14,6 +15,7 @@ from more4d.models.motion_encoder import (
     patchify,
     sinusoid_table,
 )
+from torch.nn import functional
 
 
 def test_an_image_becomes_one_feature_a_patch() -> None:
@@ -44,6 +46,28 @@ def test_parameters_have_the_published_names_and_count() -> None:
     assert shapes["head.weight"] == (1536, 384)
     # 96,626,304 numbers in the published checkpoint, its two position tables included.
     assert sum(value.numel() for value in network.state_dict().values()) == 96_626_304
+
+
+def test_the_large_trunk_has_the_size_of_vit_l() -> None:
+    with torch.device("meta"):
+        network = MaskedAutoencoder(OMNIMAE_VITL)
+    # 24 blocks of 12 D² + 13 D, the patches' 3·2·16² D + D, the last norm's 2 D.
+    assert sum(p.numel() for p in network.trunk.parameters()) == 24 * (12 * 1024**2 + 13 * 1024) + 1539 * 1024
+    assert 302e6 < sum(p.numel() for p in network.trunk.parameters()) < 305e6
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert shapes["trunk.pos_embed"] == (1, 1568, 1024) and shapes["decoder.decoder_embed.weight"] == (512, 1024)
+    assert shapes["decoder.decoder_blocks.3.mlp.fc1.weight"] == (2048, 512) and shapes["head.weight"] == (1536, 512)
+
+
+@pytest.mark.parametrize(("height", "width"), [(368, 512), (100, 60), (64, 64)])
+def test_resizing_then_normalising_equals_the_published_order(height: int, width: int) -> None:
+    image = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    normalised = (image / 255 - mean) / std
+    published = functional.interpolate(normalised, size=(64, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(normalise_clip(image[:, :, None], 64)[:, :, 0], published, rtol=1e-5, atol=2e-6)
+    encoder = MotionEncoder.from_config(TINY)
+    torch.testing.assert_close(encoder.encode(image), encoder(published[:, :, None]), rtol=1e-4, atol=1e-4)
 
 
 def test_patches_are_in_row_major_order() -> None:

@@ -5,9 +5,19 @@ from typing import Any
 import pytest
 import torch
 from more4d.models.bundle import Models
-from more4d.models.vae import LinearStartWanVAE, MotionVAE, MotionVAEConfig, cell_vectors, cells_to_video
+from more4d.models.trajectory_codec import TrajectoryCodecConfig
+from more4d.models.vae import (
+    PUBLISHED_MOTION_MEAN,
+    PUBLISHED_MOTION_STD,
+    LinearStartWanVAE,
+    MotionVAE,
+    MotionVAEConfig,
+    cell_vectors,
+    cells_to_video,
+)
 from torch import Tensor
 
+SMALL = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 LATENT, VIDEO = (2, 16, 2, 4, 6), (2, 3, 5, 32, 48)
 
 
@@ -116,9 +126,59 @@ def test_half_precision_does_not_reach_the_linear_codec(models: Models) -> None:
 
 
 def test_the_published_vae_is_diffusers_own() -> None:
-    small = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
-    vae = MotionVAE(MotionVAEConfig(vae=small)).eval().requires_grad_(False)
+    vae = MotionVAE(MotionVAEConfig(vae=SMALL)).eval().requires_grad_(False)
     assert type(vae.vae).__name__ == "AutoencoderKLWan"
     video = random(1, 3, 5, 16, 16)
     mean, std = (torch.tensor(vae.vae.config[f"latents_{k}"]).reshape(1, 16, 1, 1, 1) for k in ("mean", "std"))
     assert torch.allclose(vae.encode_video(video), (vae.vae.encode(video).latent_dist.mode() - mean) / std)
+
+
+def test_the_published_normalisation_is_applied_per_channel_in_both_directions() -> None:
+    torch.manual_seed(0)
+    plain = MotionVAE(MotionVAEConfig(vae=SMALL)).eval().requires_grad_(False)
+    published = MotionVAE(
+        MotionVAEConfig(vae=SMALL, motion_mean=PUBLISHED_MOTION_MEAN, motion_std=PUBLISHED_MOTION_STD)
+    ).eval()
+    published.load_state_dict(plain.state_dict())
+    mean, std = (torch.tensor(v).reshape(1, 16, 1, 1, 1) for v in (PUBLISHED_MOTION_MEAN, PUBLISHED_MOTION_STD))
+    motion, latent = random(1, 3, 5, 16, 16) * 0.1, random(1, 16, 2, 2, 2)
+    torch.testing.assert_close(published.encode_motion(motion), (plain.encode_motion(motion) - mean) / std)
+    torch.testing.assert_close(published.decode_motion((latent - mean) / std), plain.decode_motion(latent))
+    # Pictures and renders share the VAE but not the motion's statistics.
+    torch.testing.assert_close(published.encode_video(motion), plain.encode_video(motion))
+    torch.testing.assert_close(published.decode_video(latent), plain.decode_video(latent))
+
+
+def test_a_config_with_the_published_constants_survives_json() -> None:
+    config = MotionVAEConfig(motion_mean=PUBLISHED_MOTION_MEAN, motion_std=PUBLISHED_MOTION_STD)
+    assert MotionVAEConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"motion_mean": (0.0,) * 3}, "3 values for 16 latent channels"), ({"motion_std": 0.0}, "must be positive")],
+)
+def test_a_normalisation_that_cannot_be_undone_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MotionVAEConfig(**changes)
+
+
+def test_the_trajectory_encoder_learns_through_the_frozen_vae() -> None:
+    torch.manual_seed(0)
+    vae = MotionVAE(MotionVAEConfig(codec=TrajectoryCodecConfig(width=8, groups=4), vae=SMALL))
+    vae.vae.requires_grad_(False)
+    optimizer = torch.optim.SGD(vae.trajectory_encoder.parameters(), lr=0.1)
+
+    def gradients() -> dict[str, float]:
+        optimizer.zero_grad()
+        vae.encode_motion(random(1, 3, 5, 16, 16)).square().sum().backward()
+        return {n: float(p.grad.abs().max()) for n, p in vae.named_parameters() if p.grad is not None}
+
+    # The output layer starts at zero: at the first step it alone learns, and it opens the way to the rest.
+    assert {name for name, size in gradients().items() if size > 0} == {
+        f"trajectory_encoder.net.conv_out.{part}" for part in ("weight", "bias")
+    }
+    optimizer.step()
+    moved = gradients()
+    assert set(moved) == {f"trajectory_encoder.{name}" for name, _ in vae.trajectory_encoder.named_parameters()}
+    assert min(moved.values()) > 0

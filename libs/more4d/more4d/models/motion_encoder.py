@@ -3,11 +3,14 @@
 Suffixes: B batch, T frames, H height, W width, L patches of a clip (time, row, column order), V visible patches, D width.
 """
 
+from typing import Any
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from more4d.models.network import Network
 from more4d.settings import Section
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -56,8 +59,9 @@ class MotionEncoderConfig(Section):
 
 OMNIMAE_VITB = MotionEncoderConfig(
     image_size=224, patch_size=(2, 16, 16), frames=16, dim=768, depth=12, heads=12,
-    decoder_dim=384, decoder_depth=4, decoder_heads=6,
+    decoder_dim=384, decoder_depth=4, decoder_heads=16,
 )  # fmt: skip
+OMNIMAE_VITL = OMNIMAE_VITB.model_copy(update=dict(dim=1024, depth=24, heads=16, decoder_dim=512))
 TINY = OMNIMAE_VITB.model_copy(
     update=dict(image_size=64, patch_size=(2, 8, 8), frames=4, dim=96, depth=4, heads=4)
     | dict(decoder_dim=48, decoder_depth=2, decoder_heads=2)
@@ -136,24 +140,18 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class MotionEncoder(nn.Module):
+class MotionEncoder(Network[MotionEncoderConfig]):
     """OmniMAE's trunk, with the published names below its prefix `trunk.`; there is no class token."""
 
     pos_embed: Tensor
 
-    def __init__(self, config: MotionEncoderConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: MotionEncoderConfig | dict[str, Any]) -> None:
+        super().__init__(config := MotionEncoderConfig.model_validate(config))
         self.patch_embed = PatchEmbed(config)
         self.register_buffer("pos_embed", sinusoid_table(config.table_length, config.dim)[None])
         self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
         self.apply(_initialise)
-
-    @classmethod
-    def from_config(cls, config: MotionEncoderConfig) -> "MotionEncoder":
-        """A trunk with random weights."""
-        return cls(config)
 
     def forward(self, clip_B3THW: Tensor, visible_BV: Tensor | None = None) -> Tensor:
         """Features [B,L,D] of a normalised clip of `image_size`, or [B,V,D] of the patches numbered `visible_BV` alone."""

@@ -3,15 +3,17 @@
 Suffixes: B batch, C latent channels, T frames, K latent frames = 1 + (T-1)/4, H height, W width; h = H/8, w = W/8.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.vae import DecoderOutput
-from pydantic import Field
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from more4d.models.network import Network
 from more4d.models.trajectory_codec import TrajectoryCodecConfig, TrajectoryDecoder, TrajectoryEncoder
 from more4d.settings import Section
 
@@ -19,6 +21,16 @@ LATENT_STRIDE = (4, 8, 8)
 """Frames, rows and columns of pixels that one latent cell stands for."""
 LINEAR_LOG_VARIANCE = -6.0
 """Log variance of the linear posterior: narrow, since principal components carry no noise of their own."""
+PUBLISHED_MOTION_MEAN = (
+    0.9336647, -1.5638999, 0.0971676, -0.0003718, -0.4085754, 2.2521055, -1.7826537, 1.4354854,
+    -0.9819669, -0.7372986, 1.0731527, -1.6012203, -1.4650977, -0.6404793, -0.2373897, -1.2528336,
+)  # fmt: skip
+"""Mean of each channel of the released motion VAE's latent, after Wan's own normalisation."""
+PUBLISHED_MOTION_STD = (
+    0.4107, 0.5508, 0.2565, 0.3021, 0.2372, 0.5350, 0.3000, 0.4359,
+    0.2033, 0.4194, 0.2107, 0.3985, 0.3314, 0.4098, 0.3906, 0.2863,
+)  # fmt: skip
+"""Standard deviation of each channel of the released motion VAE's latent, after Wan's own normalisation."""
 
 
 class LinearStartWanVAE(AutoencoderKLWan):
@@ -114,30 +126,44 @@ class MotionVAEConfig(Section):
     vae: dict[str, Any] = Field(default_factory=dict)
     linear_start: bool = False
     motion_mean: float | tuple[float, ...] = 0.0
+    """Of the motion latent alone, on top of the VAE's own normalisation: (z - mean) / std when encoding, and back."""
     motion_std: float | tuple[float, ...] = 1.0
 
+    @model_validator(mode="after")
+    def _can_be_undone(self) -> Self:
+        channels = self.vae.get("z_dim", 16)
+        for name in ("motion_mean", "motion_std"):
+            values = getattr(self, name)
+            if isinstance(values, tuple) and len(values) != channels:
+                raise ValueError(f"{name} has {len(values)} values for {channels} latent channels")
+        if min(self.motion_std if isinstance(self.motion_std, tuple) else (self.motion_std,)) <= 0:
+            raise ValueError(f"motion_std={self.motion_std} must be positive: the latent is divided by it")
+        return self
 
-class MotionVAE(nn.Module):
+
+class MotionVAE(Network[MotionVAEConfig]):
     """Encodes relative motion, images and depth to latents, and motion latents back to motion."""
 
-    def __init__(self, config: MotionVAEConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: MotionVAEConfig | dict[str, Any]) -> None:
+        super().__init__(config := MotionVAEConfig.model_validate(config))
         self.trajectory_encoder = TrajectoryEncoder(config.codec)
         # Any: diffusers declares what encode and decode return as unions that no caller can use.
         self.vae: Any = (LinearStartWanVAE if config.linear_start else AutoencoderKLWan)(**config.vae)
         self.trajectory_decoder = TrajectoryDecoder(config.codec)
 
+    @apply_forward_hook
     def encode_video(self, video: Tensor) -> Tensor:
         """Normalised latent mean [B, C, K, h, w] of a video [B, 3, T, H, W] in [-1, 1]; deterministic."""
         mean, std = self._statistics(video)
         return (self.vae.encode(video).latent_dist.mode() - mean) / std
 
+    @apply_forward_hook
     def decode_video(self, latent: Tensor) -> Tensor:
         """Video [B, 3, T, H, W] in [-1, 1] of a normalised latent [B, C, K, h, w]."""
         mean, std = self._statistics(latent)
         return self.vae.decode(latent * std + mean).sample
 
+    @apply_forward_hook
     def encode_motion(self, motion: Tensor) -> Tensor:
         """Motion latent [B, C, K, h, w] of normalised motion [B, 3, T, H, W] (eq. 1 units)."""
         return self.encode_motion_map(self.trajectory_encoder(motion))
