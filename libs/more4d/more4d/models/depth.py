@@ -6,6 +6,7 @@ Suffixes: B batch, H height, W width, h and w of a coarser level, C channels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from more4d.geometry.cameras import unproject
+from more4d.models.network import Network
 from more4d.settings import Section
 
 DEFAULT_LOG_FOCAL = math.log(1.3)
@@ -106,12 +108,11 @@ class Merge(nn.Module):
         return functional.silu(self.norm(self.conv(torch.cat((up, fine, rays), dim=1))))
 
 
-class DepthNetwork(nn.Module):
+class DepthNetwork(Network[DepthConfig]):
     """The encoder sees the image alone and finds the field of view; the decoder sees the camera's rays as well."""
 
-    def __init__(self, config: DepthConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: DepthConfig | dict[str, Any]) -> None:
+        super().__init__(config := DepthConfig.model_validate(config))
         widths = (3, *config.channels)
         self.down = nn.ModuleList(
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
@@ -128,11 +129,6 @@ class DepthNetwork(nn.Module):
         )
         self.scale = nn.Sequential(nn.Linear(coarse, 64), nn.SiLU(), nn.Linear(64, 1))
         self.focal = nn.Sequential(nn.Linear(coarse, 64), nn.SiLU(), nn.Linear(64, 1))
-
-    @classmethod
-    def from_config(cls, config: DepthConfig) -> "DepthNetwork":
-        """A network with random weights."""
-        return cls(config)
 
     def forward(self, image_B3HW: Tensor, intrinsics: Tensor | None = None) -> RawDepth:
         """Relative log depth, scale, expected error and focal length of images in 0..1 with sides multiples of the stride.
