@@ -1,0 +1,58 @@
+"""STraG's start from its base, Wan-Fun Control."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from more4d.models.conversion.fitting import common_dtype, require_fit
+from more4d.models.conversion.loading import assign, copied, fill_tables
+from more4d.models.conversion.reading import outlines
+from more4d.models.strag import MotionModulation, STraGTransformer
+
+DEPTH_CHANNELS = 16
+"""The last input channels, after noise 16, image 16 and zeros 16: what the base does not have."""
+_PATCHES = "patch_embedding.weight"
+_BASE = "the Wan-Fun Control state"
+
+
+def strag_from_wan_control(
+    network: STraGTransformer,
+    state: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> STraGTransformer:
+    """`network` as STraG's training starts: the base's weights, no weight on the depth channels, fresh motion guidance.
+
+    `state` has our names (`to_ours("wan_dit", ...)`) and 48 input channels. The gates of the guidance are zero, so that
+    the network's output is the base's whatever its depth channels and motion features are. It may be built under
+    `torch.device("meta")`; floating tensors become `dtype`, by default that of the state.
+    Raises CheckpointError, with the network untouched, naming the keys and shapes that do not fit.
+    """
+    headers = outlines(state)
+    fitting = {name: _with_depth(name, value) for name, value in headers.items()}
+    guidance = {name: v for name, v in network.state_dict().items() if "motion" in name and name not in fitting}
+    require_fit(network, fitting | guidance, "wan_dit", _BASE)
+    wanted = dtype or common_dtype(headers, _BASE)
+    for name in headers:
+        assign(network, name, copied(_with_depth(name, state[name]), wanted, device))
+    for module in network.modules():
+        if isinstance(module, MotionModulation):
+            _restart(module.linear, wanted, device)
+            module.gate = nn.Parameter(torch.zeros(module.gate.shape, dtype=wanted, device=device))
+    for layer in network.motion_adapter:
+        _restart(layer, wanted, device)
+    fill_tables(network, device)
+    return network
+
+
+def _with_depth(name: str, value: Tensor) -> Tensor:
+    """The weight [D, 48, 1, 2, 2] of the patches with zeros for the depth channels; other tensors as they are."""
+    return functional.pad(value, (0,) * 6 + (0, DEPTH_CHANNELS)) if name == _PATCHES and value.ndim == 5 else value
+
+
+def _restart(layer: nn.Module, dtype: torch.dtype, device: torch.device | str) -> None:
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        layer.to_empty(device=device).to(dtype).reset_parameters()

@@ -1,0 +1,169 @@
+"""Published files read without running anything of theirs: safetensors, one file or shards, and pickled tensors."""
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from more4d.models.conversion.names import CheckpointError, listed
+
+PICKLES = (".pth", ".pt", ".torch", ".bin")
+INDEX = ".safetensors.index.json"
+WRAPPERS = ("model", "state_dict")
+"""Keys under which a pickled file may hold its tensors."""
+VAE_PARTS = ("encoder_prompt", "decoder_prompt", "vae")
+"""Folders of the released motion VAE."""
+_POINTER = b"version https://git-lfs"
+
+
+class ShardedState(Mapping[str, Tensor]):
+    """The tensors of safetensors files, each read when it is asked for.
+
+    A tensor maps its own range of the file and lets go of it with its last reference, so that nothing is held twice.
+    """
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read([name], self._files[name])[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def outlines(self) -> dict[str, Tensor]:
+        """Every tensor on the meta device: shapes and dtypes, no values."""
+        owned: dict[Path, list[str]] = {}
+        for name, file in self._files.items():
+            owned.setdefault(file, []).append(name)
+        return {n: t.to("meta") for file, names in owned.items() for n, t in self._read(names, file).items()}
+
+    def _read(self, names: list[str], file: Path) -> dict[str, Tensor]:
+        with open_safetensors(file) as opened:
+            return {name: opened.get_tensor(name) for name in names}
+
+
+def outlines(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor of a state on the meta device: shapes and dtypes, no values."""
+    return state.outlines() if isinstance(state, ShardedState) else {n: t.to("meta") for n, t in state.items()}
+
+
+def open_safetensors(file: Path) -> Any:
+    """The opened file. Raises CheckpointError for a truncated one or another kind of file."""
+    _require_file(file)
+    try:
+        return safe_open(file, "pt")
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is truncated or no safetensors file: {error}") from error
+
+
+def read_published(path: Path) -> Mapping[str, Tensor]:
+    """Tensors by their published names; safetensors are read one by one as they are asked for.
+
+    `path` is a safetensors file, an index of shards, a pickled file of tensors (.pth, .pt, .torch, .bin), a folder with
+    one such safetensors file or index, or the released VAE folder, whose names get that of their folder as a prefix.
+    Raises CheckpointError when it is none of these, is truncated, lacks a shard, or holds anything but tensors.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if path.name.endswith(INDEX):
+        return _read_index(path)
+    if path.suffix == ".safetensors":
+        with open_safetensors(path) as opened:
+            return ShardedState(dict.fromkeys(opened.keys(), path))
+    if path.suffix in PICKLES:
+        return _read_pickle(path)
+    raise CheckpointError(
+        f"{path} is none of *.safetensors, *{INDEX}, {', '.join('*' + s for s in PICKLES)} or a folder"
+    )
+
+
+def _read_folder(folder: Path) -> Mapping[str, Tensor]:
+    if any((folder / name).is_dir() for name in VAE_PARTS):
+        parts = {name: _read_pickle(folder / name / "pytorch_model.bin") for name in VAE_PARTS}
+        return {f"{name}.{key}": value for name, state in parts.items() for key, value in state.items()}
+    found = sorted(folder.glob("*" + INDEX)) or sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise CheckpointError(f"{folder} must hold one safetensors file or index, not {names}; give the file itself")
+    return read_published(found[0])
+
+
+def _read_index(index: Path) -> ShardedState:
+    files = {name: index.parent / shard for name, shard in _weight_map(index).items()}
+    if missing := sorted({file.name for file in files.values() if not file.is_file()}):
+        raise CheckpointError(f"{index} names shards that are missing: {listed(missing)}")
+    held: dict[str, Path] = {}
+    for file in sorted(set(files.values())):
+        with open_safetensors(file) as opened:
+            held |= dict.fromkeys(opened.keys(), file)
+    if wrong := sorted(name for name, _ in files.items() ^ held.items()):
+        raise CheckpointError(f"{index} and its shards disagree on where {listed(wrong)} is")
+    return ShardedState(files)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    _require_file(index)
+    try:
+        shards = json.loads(index.read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} is no index of safetensors shards: it has no weight_map") from error
+    # A shard lies beside its index: a path would reach elsewhere.
+    if not isinstance(shards, dict) or any(not isinstance(s, str) or Path(s).name != s for s in shards.values()):
+        raise CheckpointError(
+            f"{index} is no index of safetensors shards: weight_map must give a file name for each key"
+        )
+    return shards
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    _require_file(file)
+    try:
+        # Files of before torch 1.6 are no zip archives and cannot be mapped.
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=_start(file, 2) == b"PK")
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} holds Python objects beside tensors and is not loaded, since that could run code of its own; "
+            f"torch says: {_reason(error)}"
+        ) from error
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{file} is truncated or no file of torch.save: {_reason(error)}") from error
+    return _tensors(loaded, file)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
+    return (lines or [repr(error)])[0][:200]
+
+
+def _tensors(loaded: Any, file: Path) -> dict[str, Tensor]:
+    """The state itself, or the one under a key of `WRAPPERS`."""
+    if isinstance(loaded, dict) and loaded and all(isinstance(value, Tensor) for value in loaded.values()):
+        return dict(loaded)
+    wrapped = [key for key in WRAPPERS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)]
+    if len(wrapped) != 1:
+        keys = listed([str(key) for key in loaded]) if isinstance(loaded, dict) else type(loaded).__name__
+        raise CheckpointError(
+            f"{file} holds {keys or 'nothing'}, neither tensors by name nor these under one of {', '.join(WRAPPERS)}"
+        )
+    return _tensors(loaded[wrapped[0]], file)
+
+
+def _require_file(file: Path) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"checkpoint file {file} is missing")
+    if _start(file, len(_POINTER)) == _POINTER:
+        raise CheckpointError(f"{file} is a git-lfs pointer, not the weights it stands for: run `git lfs pull`")
+
+
+def _start(file: Path, length: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(length)
