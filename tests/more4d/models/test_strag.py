@@ -146,6 +146,93 @@ def test_recomputing_blocks_gives_the_same_gradients() -> None:
     assert torch.allclose(found[0], found[1], atol=1e-7)
 
 
+def opened(**changes: Any) -> STraGTransformer:
+    """A STraG whose gates let the motion features through."""
+    network = strag(**changes)
+    for gate in gates(network):
+        torch.nn.init.normal_(gate)
+    return network
+
+
+@torch.no_grad()
+def test_modulation_made_once_serves_every_timestep_text_and_sample() -> None:
+    network, shared = opened(), features()[:1]
+    once = network.precompute_modulation(shared, ROWS, COLUMNS)
+    assert [part.shape for pair in once for norm in pair for part in norm] == [(1, ROWS * COLUMNS, 24)] * 8
+    for timestep in (3.0, 700.0):
+        given = inputs(text_tokens=int(timestep) % 7 + 1) | {"timestep": torch.full((2,), timestep)}
+        repeated = network(**given, motion_features=shared.expand(2, -1, -1))
+        assert torch.allclose(network(**given, modulation=once), repeated, atol=1e-6)
+        assert torch.allclose(network(**given, motion_features=shared), repeated, atol=1e-6)
+
+
+def test_features_and_modulation_together_are_refused() -> None:
+    network = strag()
+    with pytest.raises(ValueError, match="not both"):
+        once = network.precompute_modulation(features(), ROWS, COLUMNS)
+        network(**inputs(), motion_features=features(), modulation=once)
+
+
+@torch.no_grad()
+def test_the_first_token_guides_every_position_alike() -> None:
+    network = opened(motion_tokens="first")
+    rest = features()
+    rest[:, 1:] += 1
+    output = network(**inputs(), motion_features=features())
+    assert torch.equal(output, network(**inputs(), motion_features=rest))
+    rest[:, :1] += 1
+    assert not torch.allclose(output, network(**inputs(), motion_features=rest), atol=1e-4)
+    (once, _), *_ = network.precompute_modulation(features(), ROWS, COLUMNS)
+    assert once[0].shape == (2, 1, 24)
+
+
+REFERENCE = torch.randn(2, 16, 2 * ROWS, 2 * COLUMNS, generator=torch.Generator().manual_seed(4))
+
+
+@torch.no_grad()
+def test_a_reference_is_one_more_frame_before_the_others_and_gets_no_motion() -> None:
+    network, seen = opened(), []
+    network.blocks[0].register_forward_hook(lambda _, given, out: seen.append(out))
+    for guided in (features(), features() + 1):
+        network.blocks[0].attn1.register_forward_hook(lambda _, given, out: torch.zeros_like(out))  # type: ignore[union-attr]
+        output = network(**inputs(), motion_features=guided, reference=REFERENCE)
+        assert output.shape == (2, 16, FRAMES, 2 * ROWS, 2 * COLUMNS)
+    tokens = ROWS * COLUMNS
+    assert [block.shape for block in seen] == [(2, tokens * (1 + FRAMES), 24)] * 2
+    changed = (seen[0] - seen[1]).abs().amax(dim=(0, 2)) > 1e-6
+    assert not changed[:tokens].any() and bool(changed[tokens:].all())
+
+
+@torch.no_grad()
+def test_frames_see_the_reference_and_where_it_lies() -> None:
+    network = strag()
+    output = network(**inputs(), reference=REFERENCE)
+    assert not torch.allclose(output, network(**inputs()), atol=1e-4)
+    assert not torch.allclose(output, network(**inputs(), reference=REFERENCE.flip(-1)), atol=1e-4)
+
+
+def test_a_network_without_reference_channels_refuses_a_reference() -> None:
+    network = strag(reference_channels=None)
+    assert not [key for key in network.state_dict() if "reference" in key]
+    with pytest.raises(ValueError, match="built without reference_channels"):
+        network(**inputs(), reference=REFERENCE)
+
+
+@pytest.mark.parametrize("way", ["none", "features", "modulation", "reference"])
+@torch.no_grad()
+def test_the_forward_compiles_as_one_graph(way: str) -> None:
+    network = opened()
+    given: dict[str, Any] = {
+        "none": {},
+        "features": {"motion_features": features()},
+        "modulation": {"modulation": network.precompute_modulation(features(), ROWS, COLUMNS)},
+        "reference": {"motion_features": features(), "reference": REFERENCE},
+    }[way]
+    torch.compiler.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(**inputs(), **given), network(**inputs(), **given), atol=1e-5)
+
+
 def test_image_tokens_cannot_be_left_out_or_miscounted() -> None:
     with pytest.raises(ValueError, match="0 image tokens were given to a transformer that is built for 5"):
         strag()(**inputs(image=False))

@@ -78,11 +78,11 @@ class STraGBlock(WanTransformerBlock):
         first, second = self.modulation(motion) if isinstance(motion, Tensor) else motion or (None, None)
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + temb.float()).unbind(dim=1)
         normed = self._norm(hidden_BLD, scale1, shift1, self.motion1.gate, first, frames, prefix)
-        hidden_BLD = _residual(hidden_BLD, self.attn1(normed, None, None, rotary), gate1)
+        hidden_BLD = gated_residual(hidden_BLD, self.attn1(normed, None, None, rotary), gate1)
         normed = self.norm2(hidden_BLD.float()).type_as(hidden_BLD)
         hidden_BLD = hidden_BLD + self.attn2(normed, context, None, None)
         normed = self._norm(hidden_BLD, scale2, shift2, self.motion2.gate, second, frames, prefix)
-        return _residual(hidden_BLD, self.ffn(normed), gate2)
+        return gated_residual(hidden_BLD, self.ffn(normed), gate2)
 
     def _norm(
         self,
@@ -102,7 +102,8 @@ class STraGBlock(WanTransformerBlock):
         return madanorm(x_BLD, scale_BD, shift_BD, scale, shift, gate_D, frames=frames, prefix=prefix, eps=self.eps)
 
 
-def _residual(x: Tensor, update: Tensor, gate_BD: Tensor) -> Tensor:
+def gated_residual(x: Tensor, update: Tensor, gate_BD: Tensor) -> Tensor:
+    """x + gate · update [B, L, D], in fp32 inside."""
     return (x.float() + update.float() * gate_BD[:, None]).type_as(x)
 
 
@@ -218,7 +219,8 @@ class STraGTransformer(WanTransformer3DModel):
             n // p for n, p in zip(hidden_states.shape[2:], self.config["patch_size"], strict=True)
         )
         motion = self._motion(motion_features, modulation, rows, columns)
-        hidden = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)
+        # Contiguous: every sum would keep the convolution's order of memory, and every norm would copy it.
+        hidden = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2).contiguous()
         hidden, prefix = self._prepend(hidden, reference)
         temb, time_projection, context, image = self.condition_embedder(
             timestep, encoder_hidden_states, encoder_hidden_states_image
