@@ -144,7 +144,7 @@ def _separate_projections(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill_positions(vision: CLIPVisionModel, tokens: int) -> None:
     """The row numbers of the position table: a buffer that no checkpoint stores."""
-    vision.embeddings.position_ids = torch.arange(tokens)[None]
+    vision.embeddings.register_buffer("position_ids", torch.arange(tokens)[None], persistent=False)
 
 
 def _clip_config(config: ImageEncoderConfig) -> CLIPVisionConfig:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from more4d.models.conversion.reading import read_published
+
 Model = TypeVar("Model", bound=PreTrainedModel)
 Names = Sequence[tuple[str, str]]
 """Patterns of others' names and what they become, in transformers' own notation for `re.sub`."""
@@ -38,10 +40,9 @@ def load_transformers(kind: type[Model], folder: Path, dtype: torch.dtype | None
 
     Raises ValueError naming the weights that are missing or do not fit; others' weights in the folder are left.
     """
+    options: dict[str, Any] = {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        loaded = kind.from_pretrained(
-            folder, dtype=dtype or "auto", local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        loaded: Any = kind.from_pretrained(folder, dtype=dtype or "auto", **options)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{folder} does not hold a {kind.__name__}: {error}") from error
     model, info = loaded
@@ -64,7 +65,7 @@ def load_renamed(
 
     `prepare` runs before the names are changed. Raises ValueError naming every key or shape that does not fit.
     """
-    stored = prepare(_read_weights(file))
+    stored = prepare(read_published(file))
     renamed = {_rename(name, names): value if dtype is None else value.to(dtype) for name, value in stored.items()}
     wanted = network.state_dict()
     problems = [f"missing {k}" for k in sorted(wanted.keys() - renamed.keys())]
@@ -77,15 +78,6 @@ def load_renamed(
     if problems:
         raise ValueError(f"{file} does not fit {type(network).__name__}: {'; '.join(problems[:8])}")
     network.load_state_dict(renamed, assign=True)
-
-
-def _read_weights(file: Path) -> Mapping[str, Tensor]:
-    if not file.is_file():
-        raise ValueError(f"checkpoint file {file} is missing")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load raises what its unpickler and its archive reader raise
-        raise ValueError(f"{file} is not a file of weights alone: {error}") from error
 
 
 def _rename(name: str, names: Names) -> str:
