@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2, "text_dim": 20, "image_dim": 16,
     "image_tokens": 5,
 }  # fmt: skip
+KEYS = Path(__file__).parents[2] / "parity" / "keys"
 QUERY = "lora_unet__blocks_0_self_attn_q"
 
 
@@ -65,17 +67,31 @@ def stored(tmp_path: Path, **replaced: Tensor | None) -> Path:
     return file
 
 
-def test_every_linear_layer_has_a_published_name() -> None:
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [("1.3b", {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}), ("14b", {})],
+)
+def test_every_linear_layer_of_the_published_network_has_its_kohya_name(size: str, shape: dict[str, Any]) -> None:
     with torch.device("meta"):
-        networks = ViSMTransformer(num_layers=40), STraGTransformer(num_layers=30)
-    for network in networks:
-        linears = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-        assert set(kohya_names(network).values()) == linears
-    names = kohya_names(networks[0])
-    assert len(names) == 40 * 12 + 8
+        network = ViSMTransformer(**shape)
+    listed = json.loads((KEYS / f"wan_fun_inp_{size}.json").read_text())["keys"]
+    linears = {key.removesuffix(".weight"): sizes for key, sizes in listed.items() if len(sizes) == 2}
+    names = kohya_names(network)
+    assert set(names) == {"lora_unet__" + name.replace(".", "_") for name in linears}
+    for name, sizes in linears.items():
+        layer = network.get_submodule(names["lora_unet__" + name.replace(".", "_")])
+        assert isinstance(layer, nn.Linear) and list(layer.weight.shape) == sizes
     assert names[QUERY] == "blocks.0.attn1.to_q"
-    assert names["lora_unet__blocks_39_cross_attn_k_img"] == "blocks.39.attn2.add_k_proj"
-    assert names["lora_unet__head_head"] == "proj_out"
+    assert names["lora_unet__blocks_29_cross_attn_k_img"] == "blocks.29.attn2.add_k_proj"
+
+
+def test_the_motion_layers_of_strag_are_left_alone() -> None:
+    network = STraGTransformer(**SHAPE, motion_dim=8, motion_grid=(4, 4))
+    names = kohya_names(network)
+    assert set(names) == set(kohya_names(vism()))
+    add_adapter(network, LoRASettings(rank=2))
+    assert set(adapter_changes(network)) == set(names.values()) and kohya_names(network) == names
+    assert not any("motion" in name for name, p in network.named_parameters() if p.requires_grad)
 
 
 def test_a_new_adapter_changes_nothing_and_is_all_that_trains() -> None:
@@ -191,6 +207,10 @@ def test_merging_reaches_the_weights_below_an_adapter() -> None:
         ({"lora_unet__blocks_7_self_attn_q.alpha": torch.tensor(1.0)}, "no layer for lora_unet__blocks_7_self_attn_q"),
         ({f"{QUERY}.lora_up.weight": None}, f"is missing for {QUERY}"),
         ({f"{QUERY}.lora_up.weight": torch.ones(24, 5)}, r"self_attn_q: lora_down \[4, 24\] and lora_up \[24, 5\]"),
+        (
+            {f"{QUERY}.lora_up.weight": torch.ones(24, 0), f"{QUERY}.lora_down.weight": torch.ones(0, 24)},
+            "share no rank",
+        ),
         ({f"{QUERY}.lora_down.weight": torch.ones(4, 23)}, r"attn1.to_q has a weight of \[24, 24\].* fits \[24, 23\]"),
         ({f"{QUERY}.alpha": torch.ones(2)}, "alpha must be one number"),
         ({f"{QUERY}.diff": torch.ones(2)}, f"not {QUERY}.diff"),
@@ -222,3 +242,5 @@ def test_what_does_not_fit_changes_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     with pytest.raises(ValueError, match="no adapter 'other'"):
         adapter_changes(network, name="other")
+    with pytest.raises(ValueError, match="it has no layer at all"):
+        load_adapter(network, {})

@@ -1,4 +1,4 @@
-"""LoRA for the two transformers: adapters through peft, files in kohya's names, merging into the weights.
+"""LoRA for the transformers: adapters through peft, files in kohya's names, merging into the weights.
 
 Shapes: R rank, I inputs of a linear layer, O its outputs. A layer goes by our name, such as `blocks.0.attn1.to_q`; in a
 file it goes by Wan's own, with underscores for dots: `lora_unet__blocks_0_self_attn_q`.
@@ -19,40 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from more4d.models.conversion import CheckpointError, rename
+from more4d.models.conversion.names import listed
 from more4d.settings import Section
 
 PUBLISHED_WEIGHT = 0.55
 """How much of the published 4D-ViSM LoRA is merged into its base."""
-PREFIX = "lora_unet__"
 _DOWN, _UP, _ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
-_SHOWN = 8
 
-_OF_A_BLOCK = {
-    "attn1.to_q": "self_attn.q",
-    "attn1.to_k": "self_attn.k",
-    "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o",
-    "attn2.to_q": "cross_attn.q",
-    "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v",
-    "attn2.to_out.0": "cross_attn.o",
-    "attn2.add_k_proj": "cross_attn.k_img",
-    "attn2.add_v_proj": "cross_attn.v_img",
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-    "motion1.linear": "spatial_guidance_self.spatial_guide.1",
-    "motion2.linear": "spatial_guidance_ffn.spatial_guide.1",
-}
-_OF_THE_REST = {
-    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-    "condition_embedder.time_proj": "time_projection.1",
-    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
-    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
-    "proj_out": "head.head",
-}
+_NOT_WANS = {"motion1", "motion2", "base_layer", "lora_A", "lora_B"}
+"""Parts of the names of linear layers that Wan does not have: 4D-STraG's own, and what peft puts around a layer."""
 
 
 class LoRASettings(Section):
@@ -68,7 +44,7 @@ class LoRASettings(Section):
 class LowRank:
     """What one linear layer's weight [O, I] changes by: alpha / rank · up [O, R] @ down [R, I].
 
-    Raises ValueError where the two share no rank.
+    Raises CheckpointError where the two share no rank.
     """
 
     down: Tensor
@@ -76,8 +52,8 @@ class LowRank:
     alpha: float
 
     def __post_init__(self) -> None:
-        if self.down.ndim != 2 or self.up.ndim != 2 or self.up.shape[1] != self.down.shape[0]:
-            raise ValueError(f"lora_down {list(self.down.shape)} and lora_up {list(self.up.shape)} share no rank")
+        if self.down.ndim != 2 or self.up.ndim != 2 or not self.up.shape[1] == self.down.shape[0] > 0:
+            raise CheckpointError(f"lora_down {list(self.down.shape)} and lora_up {list(self.up.shape)} share no rank")
 
     @property
     def rank(self) -> int:
@@ -102,35 +78,26 @@ LoRA = Mapping[str, LowRank]
 def kohya_names(network: WanTransformer3DModel) -> dict[str, str]:
     """Our name of every linear layer that Wan has too, by its name in a LoRA file."""
     ours = list(_linears(network))
-    names = {PREFIX + published_module(name).replace(".", "_"): name for name in ours}
-    assert len(names) == len(ours), "two linear layers share a name in LoRA files"
-    return names
-
-
-def published_module(name: str) -> str:
-    """Wan's dotted name of the linear layer that we call `name`. Raises KeyError where Wan has none."""
-    if not name.startswith("blocks."):
-        return _OF_THE_REST[name]
-    _, index, rest = name.split(".", 2)
-    return f"blocks.{index}.{_OF_A_BLOCK[rest]}"
+    published = rename("vism_lora", [f"{name}.{_ALPHA}" for name in ours], back=True)
+    return {published[f"{name}.{_ALPHA}"].removesuffix(f".{_ALPHA}"): name for name in ours}
 
 
 def read_lora(file: Path, network: WanTransformer3DModel) -> dict[str, LowRank]:
     """The changes that a kohya-named safetensors file holds for `network`; without an alpha it is the rank.
 
-    A file may leave layers out. Raises ValueError naming the keys, shapes and ranks that do not fit.
+    A file may leave layers out. Raises CheckpointError naming the keys, shapes and ranks that do not fit.
     """
     names, parts = kohya_names(network), _parts(file)
     if unknown := sorted(set(parts) - set(names)):
-        raise ValueError(f"{file}: {type(network).__name__} has no layer for {_listed(unknown)}")
+        raise CheckpointError(f"{file}: {type(network).__name__} has no layer for {listed(unknown)}")
     if incomplete := sorted(n for n, part in parts.items() if not {_DOWN, _UP} <= part.keys()):
-        raise ValueError(f"{file}: {_DOWN} or {_UP} is missing for {_listed(incomplete)}")
+        raise CheckpointError(f"{file}: {_DOWN} or {_UP} is missing for {listed(incomplete)}")
     lora: dict[str, LowRank] = {}
     for name, part in parts.items():
         try:
             lora[names[name]] = LowRank(part[_DOWN], part[_UP], _alpha(part))
-        except ValueError as error:
-            raise ValueError(f"{file}: {name}: {error}") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{file}: {name}: {error}") from error
     _require_fit(lora, network)
     return lora
 
@@ -138,7 +105,7 @@ def read_lora(file: Path, network: WanTransformer3DModel) -> dict[str, LowRank]:
 def write_lora(lora: LoRA, file: Path, network: WanTransformer3DModel, *, dtype: torch.dtype | None = None) -> None:
     """Write the changes for `network` under kohya's names, in `dtype` where one is given.
 
-    Raises ValueError naming what does not fit the network.
+    Raises CheckpointError naming what does not fit the network.
     """
     _require_fit(lora, network)
     names = {ours: kohya for kohya, ours in kohya_names(network).items()}
@@ -153,7 +120,7 @@ def write_lora(lora: LoRA, file: Path, network: WanTransformer3DModel, *, dtype:
 def merge(network: WanTransformer3DModel, lora: LoRA, weight: float = PUBLISHED_WEIGHT) -> None:
     """Add `weight` times the changes to the network's weights, in their dtype and with float32 arithmetic.
 
-    Merging again adds again. Raises ValueError, with nothing changed, where the changes do not fit.
+    Merging again adds again. Raises CheckpointError, with nothing changed, where the changes do not fit.
     """
     _require_fit(lora, network)
     linears = _linears(network)
@@ -168,7 +135,7 @@ def unmerge(network: WanTransformer3DModel, lora: LoRA, weight: float = PUBLISHE
 
 
 def add_adapter(network: WanTransformer3DModel, settings: LoRASettings, *, name: str = "default") -> None:
-    """Put an adapter on the network's linear layers: peft's, identity at first, and all that remains trainable."""
+    """Put an adapter of peft on the linear layers that Wan has too: identity at first, and all that remains trainable."""
     targets = [module for module in _linears(network) if module.startswith("blocks.") or not settings.blocks_only]
     network.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets), name)  # type: ignore[arg-type]
 
@@ -176,7 +143,7 @@ def add_adapter(network: WanTransformer3DModel, settings: LoRASettings, *, name:
 def load_adapter(network: WanTransformer3DModel, lora: LoRA, *, name: str = "default") -> None:
     """Put the changes beside the network's weights as a trainable adapter of peft, with the scale alpha / rank.
 
-    Raises ValueError naming what does not fit the network.
+    Raises CheckpointError naming what does not fit the network.
     """
     _require_fit(lora, network)
     network.add_adapter(_config(lora), name)
@@ -187,7 +154,7 @@ def load_adapter(network: WanTransformer3DModel, lora: LoRA, *, name: str = "def
 
 
 def adapter_changes(network: WanTransformer3DModel, *, name: str = "default") -> dict[str, LowRank]:
-    """The changes that an adapter stands for, to write or to merge. Raises ValueError when there is none of that name."""
+    """The changes that an adapter stands for, to write or to merge. Raises CheckpointError when there is none of that name."""
     changes: dict[str, LowRank] = {}
     for module in _linears(network):
         layer = network.get_submodule(module)
@@ -195,7 +162,7 @@ def adapter_changes(network: WanTransformer3DModel, *, name: str = "default") ->
             down, up = _factors(layer, name)
             changes[module] = LowRank(down.detach(), up.detach(), layer.lora_alpha[name])
     if not changes:
-        raise ValueError(f"the network has no adapter {name!r}; put one on it with add_adapter")
+        raise CheckpointError(f"the network has no adapter {name!r}; put one on it with add_adapter")
     return changes
 
 
@@ -204,8 +171,7 @@ def _linears(network: WanTransformer3DModel) -> dict[str, nn.Linear]:
     found: dict[str, nn.Linear] = {}
     for name, module in network.named_modules():
         base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        known = name in _OF_THE_REST or (name.startswith("blocks.") and name.split(".", 2)[-1] in _OF_A_BLOCK)
-        if known and isinstance(base, nn.Linear):
+        if isinstance(base, nn.Linear) and _NOT_WANS.isdisjoint(name.split(".")):
             found[name] = base
     return found
 
@@ -234,20 +200,20 @@ def _config(lora: LoRA) -> LoraConfig:
 def _parts(file: Path) -> dict[str, dict[str, Tensor]]:
     """The tensors of every layer in a file, by the layer's and then the tensor's name."""
     if not file.is_file():
-        raise ValueError(f"LoRA file {file} is missing")
+        raise CheckpointError(f"LoRA file {file} is missing")
     try:
         stored = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
+        raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from error
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in stored.items():
         layer, _, kind = key.partition(".")
         parts.setdefault(layer, {})[kind] = value
     foreign = [key for key in stored if key.partition(".")[2] not in (_DOWN, _UP, _ALPHA)]
     if foreign or not parts:
-        raise ValueError(
-            f"{file} is no kohya-named LoRA: its keys must be {PREFIX}<layer>.lora_down.weight, .lora_up.weight and "
-            f".alpha, not {_listed(sorted(foreign)) if foreign else 'none at all'}"
+        raise CheckpointError(
+            f"{file} is no kohya-named LoRA: its keys must be lora_unet__<layer>.lora_down.weight, .lora_up.weight and "
+            f".alpha, not {listed(sorted(foreign)) if foreign else 'none at all'}"
         )
     return parts
 
@@ -256,22 +222,18 @@ def _alpha(part: Mapping[str, Tensor]) -> float:
     if _ALPHA not in part:
         return float(part[_DOWN].shape[0])
     if part[_ALPHA].numel() != 1:
-        raise ValueError(f"alpha must be one number, not {list(part[_ALPHA].shape)}")
+        raise CheckpointError(f"alpha must be one number, not {list(part[_ALPHA].shape)}")
     return float(part[_ALPHA])
 
 
 def _require_fit(lora: LoRA, network: WanTransformer3DModel) -> None:
     linears = _linears(network)
-    problems = [f"no layer {name}" for name in lora if name not in linears]
+    problems = [] if lora else ["it has no layer at all"]
+    problems += [f"no layer {name}" for name in lora if name not in linears]
     problems += [
         f"{name} has a weight of {list(linears[name].weight.shape)}, its LoRA fits {list(low.shape)}"
         for name, low in lora.items()
         if name in linears and low.shape != tuple(linears[name].weight.shape)
     ]
     if problems:
-        raise ValueError(f"the LoRA does not fit {type(network).__name__}: {_listed(problems, '; ')}")
-
-
-def _listed(items: list[str], separator: str = ", ") -> str:
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return separator.join(items[:_SHOWN]) + more
+        raise CheckpointError(f"the LoRA does not fit {type(network).__name__}: {listed(problems)}")
