@@ -14,6 +14,7 @@ from more4d.models.text import TextEncoder, TextEncoderConfig, build_tokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -179,7 +180,7 @@ def test_clip_with_its_usual_prefix_will_do(clip: CLIPVisionModel, tmp_path: Pat
 
 def test_the_vision_half_of_a_whole_clip_will_do(clip: CLIPVisionModel, tmp_path: Path) -> None:
     small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    whole = CLIPModel.config_class(vision_config=clip.config.to_dict(), text_config=small | {"vocab_size": 50})
+    whole = CLIPConfig(vision_config=clip.config.to_dict(), text_config=small | {"vocab_size": 50})
     model = CLIPModel(whole)
     vision = {k.removeprefix("vision_model."): v for k, v in model.state_dict().items() if "vision_model." in k}
     model.vision_model.load_state_dict({k: clip.state_dict()[k] for k in vision})

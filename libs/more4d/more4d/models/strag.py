@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from more4d_kernels import madanorm
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,16 +26,27 @@ BlockModulation = tuple[Modulation, Modulation]
 class MotionModulation(nn.Module):
     """Eq. 4 for one norm: motion features to scale and shift, and the gate gamma that opens them."""
 
-    def __init__(self, motion_dim: int, dim: int) -> None:
+    def __init__(self, motion_dim: int, dim: int, eps: float) -> None:
         super().__init__()
         self.linear = nn.Linear(motion_dim, 2 * dim)
         # Only the gate starts at zero: zeroing the projection too kills both gradients.
         self.gate = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
 
-    def forward(self, features_BSC: Tensor) -> Modulation:
+    def modulation(self, features_BSC: Tensor) -> Modulation:
         """Scale and shift, each [B, S, D]."""
         scale, shift = self.linear(functional.silu(features_BSC)).chunk(2, dim=-1)
         return scale, shift
+
+    # The norm is this module's own forward, so that whatever moves weights about brings the gate along.
+    def forward(
+        self, x_BLD: Tensor, scale_BD: Tensor, shift_BD: Tensor, modulation: Modulation, frames: int, prefix: int
+    ) -> Tensor:
+        """`x` normalised under the timestep's scale and shift and the motion's; its first `prefix` tokens without the motion's."""
+        # Views: neither one image for a whole batch nor one row for all positions is ever repeated in memory.
+        rows = x_BLD.shape[0], (x_BLD.shape[1] - prefix) // frames, -1
+        scale, shift = (part.expand(rows) for part in modulation)
+        return madanorm(x_BLD, scale_BD, shift_BD, scale, shift, self.gate, frames=frames, prefix=prefix, eps=self.eps)
 
 
 class STraGBlock(WanTransformerBlock):
@@ -53,13 +65,12 @@ class STraGBlock(WanTransformerBlock):
         super().__init__(
             dim, ffn_dim, num_heads, cross_attn_norm=cross_attn_norm, eps=eps, added_kv_proj_dim=added_kv_proj_dim
         )
-        self.motion1 = MotionModulation(motion_dim, dim)
-        self.motion2 = MotionModulation(motion_dim, dim)
-        self.eps = eps
+        self.motion1 = MotionModulation(motion_dim, dim, eps)
+        self.motion2 = MotionModulation(motion_dim, dim, eps)
 
     def modulation(self, features_BSC: Tensor) -> BlockModulation:
         """Both norms' modulation by the motion features on the token grid."""
-        return self.motion1(features_BSC), self.motion2(features_BSC)
+        return self.motion1.modulation(features_BSC), self.motion2.modulation(features_BSC)
 
     def forward(  # type: ignore[override]
         self,
@@ -77,11 +88,11 @@ class STraGBlock(WanTransformerBlock):
         """
         first, second = self.modulation(motion) if isinstance(motion, Tensor) else motion or (None, None)
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + temb.float()).unbind(dim=1)
-        normed = self._norm(hidden_BLD, scale1, shift1, self.motion1.gate, first, frames, prefix)
+        normed = self._norm(hidden_BLD, scale1, shift1, self.motion1, first, frames, prefix)
         hidden_BLD = gated_residual(hidden_BLD, self.attn1(normed, None, None, rotary), gate1)
         normed = self.norm2(hidden_BLD.float()).type_as(hidden_BLD)
         hidden_BLD = hidden_BLD + self.attn2(normed, context, None, None)
-        normed = self._norm(hidden_BLD, scale2, shift2, self.motion2.gate, second, frames, prefix)
+        normed = self._norm(hidden_BLD, scale2, shift2, self.motion2, second, frames, prefix)
         return gated_residual(hidden_BLD, self.ffn(normed), gate2)
 
     def _norm(
@@ -89,17 +100,14 @@ class STraGBlock(WanTransformerBlock):
         x_BLD: Tensor,
         scale_BD: Tensor,
         shift_BD: Tensor,
-        gate_D: Tensor,
+        norm: MotionModulation,
         modulation: Modulation | None,
         frames: int,
         prefix: int,
     ) -> Tensor:
         if modulation is None:
             return (self.norm1(x_BLD.float()) * (1 + scale_BD[:, None]) + shift_BD[:, None]).type_as(x_BLD)
-        # Views: neither one image for a whole batch nor one row for all positions is ever repeated in memory.
-        rows = x_BLD.shape[0], (x_BLD.shape[1] - prefix) // frames, -1
-        scale, shift = (part.expand(rows) for part in modulation)
-        return madanorm(x_BLD, scale_BD, shift_BD, scale, shift, gate_D, frames=frames, prefix=prefix, eps=self.eps)
+        return norm(x_BLD, scale_BD, shift_BD, modulation, frames, prefix)
 
 
 def gated_residual(x: Tensor, update: Tensor, gate_BD: Tensor) -> Tensor:
@@ -187,6 +195,7 @@ class STraGTransformer(WanTransformer3DModel):
         )
         return resized.flatten(2).transpose(1, 2)
 
+    @apply_forward_hook
     def precompute_modulation(self, features: Tensor, rows: int, columns: int) -> tuple[BlockModulation, ...]:
         """Every block's modulation by the motion features [B or 1, G, C] of one image, on `rows` x `columns` tokens.
 
