@@ -1,8 +1,9 @@
 """One denoising step of STraG beside the published formulation and diffusers' own class, timed in turns in one run.
 
-A step is the two guidance branches of one image, one forward after the other for every contender. The published formulation, written here from its
-description, runs the motion encoder in every forward, repeats the features over the latent frames, and projects the
-repeated rows to scale and shift in every block. Ours is given the modulation that `precompute_modulation` made once.
+A step is the two guidance branches of one image, one forward after the other for every contender. The published
+formulation, written here from its description, runs the motion encoder in every forward, repeats the features over the
+latent frames, and projects the repeated rows to scale and shift in every block. Ours is given the modulation that
+`precompute_modulation` made once.
 
 Run it with OMP_NUM_THREADS=2. Ratios are of the shortest times; a product and a copy timed in the same run tell how
 busy the machine was.
@@ -15,6 +16,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -27,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 FRAMES, ROWS, COLUMNS = 5, 16, 16
 SHAPE = dict(num_attention_heads=4, attention_head_dim=128, ffn_dim=1408, num_layers=4, text_dim=512)
 TEXT_TOKENS, IMAGE_TOKENS, IMAGE_DIM = 512, 257, 1280
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class PublishedBlock(STraGBlock):
@@ -99,14 +102,20 @@ def make_networks(dtype: torch.dtype) -> tuple[STraGTransformer, STraGTransforme
     added = dict(image_dim=IMAGE_DIM, added_kv_proj_dim=512, in_channels=64, out_channels=16)
     twin = WanTransformer3DModel(**SHAPE, **added)  # type: ignore[arg-type]
     twin.load_state_dict({k: v for k, v in ours.state_dict().items() if k in twin.state_dict()})
-    return ours.to(dtype).eval(), published.to(dtype).eval(), twin.to(dtype).eval()
+    return cast(ours, dtype), cast(published, dtype), cast(twin, dtype)
+
+
+def cast(network: Network, dtype: torch.dtype) -> Network:
+    """The network with all of its weights in `dtype`; diffusers' own `to` warns of what it would keep in fp32."""
+    nn.Module.to(network, dtype=dtype)
+    return network.eval()
 
 
 def steps(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
     """Every way of taking the step, by name."""
     inputs = make_inputs(dtype)
     ours, published, twin = make_networks(dtype)
-    encoder = MotionEncoder(OMNIMAE_VITB).to(dtype).eval()
+    encoder = cast(MotionEncoder(OMNIMAE_VITB), dtype)
     features = encoder.encode(inputs.picture)
     modulation = ours.precompute_modulation(features, ROWS, COLUMNS)
     forwards: dict[str, Callable[..., Tensor]] = {
