@@ -83,6 +83,16 @@ def test_the_published_units_do_not_depend_on_the_camera(
     np.testing.assert_array_equal(published[0].points, published[1].points)
 
 
+def test_a_vae_in_half_precision_gives_nearly_the_same(
+    models: Models, found: Reconstruction, rendered: list[RenderedScene]
+) -> None:
+    half = MotionVAE(models.config.motion_vae)
+    half.load_state_dict(models.vae.state_dict())
+    rough = reconstruct_trajectories(half.to(torch.bfloat16).eval(), rendered[0].points, rendered[0].intrinsics)
+    assert rough.points.dtype == rough.latent.dtype == np.float32
+    assert np.abs(rough.latent - found.latent).max() < 0.05 * np.abs(found.latent).max()
+
+
 @pytest.mark.parametrize("shape", [(4, 32, 48, 3), (5, 30, 48, 3), (5, 32, 20, 3)])
 def test_a_size_that_does_not_fold_is_refused(models: Models, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"{shape[0]} frames of {shape[1]}x{shape[2]} do not fold"):

@@ -78,7 +78,7 @@ def load_motion_vae(folder: Path, *, device: str = "cpu") -> MotionVAE:
         weights, base = folder / "motion_vae" / "vae.safetensors", folder / BASE
     vae = MotionVAE(read_architecture(base).motion_vae)
     load_exactly(vae, weights)
-    # Through the base class: the type checker misreads `to` on a module whose forward is not typed for it.
+    # Through torch's own class: the type checker cannot follow diffusers' decorated `to`.
     torch.nn.Module.to(vae, device)
     return vae.eval().requires_grad_(False)
 
@@ -93,17 +93,17 @@ def reconstruct_trajectories(
     (not finite) count as motionless. Raises ValueError where the size is not one that the VAE folds exactly.
     """
     require_folds(points)
-    device = next(vae.parameters()).device
+    like = next(vae.trajectory_encoder.parameters())
     given = torch.from_numpy(np.ascontiguousarray(points, np.float32))
     units = motion_intrinsics(camera, torch.from_numpy(intrinsics).float(), points.shape[1:3])
     motion, valid = motion_from_points(given, units)
     known = torch.isfinite(given).all(-1) & valid
-    motion = torch.where(known, motion, 0)[None].to(device)
+    motion = torch.where(known, motion, 0)[None].to(like)
     motion_map = vae.trajectory_encoder(motion)
     latent = vae.encode_motion_map(motion_map)
-    decoded = points_from_motion(vae.decode_motion(latent)[0].cpu(), given[0], units)
+    decoded = points_from_motion(vae.decode_motion(latent)[0].float().cpu(), given[0], units)
     error = torch.where(known, (decoded - given).norm(dim=-1), torch.nan)
-    return Reconstruction(decoded.numpy(), error.numpy(), _colours(motion_map[0]), latent[0].cpu().numpy())
+    return Reconstruction(decoded.numpy(), error.numpy(), _colours(motion_map[0]), latent[0].float().cpu().numpy())
 
 
 def require_folds(points: Floats) -> None:
