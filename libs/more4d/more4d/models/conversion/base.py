@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from more4d.models.conversion.fitting import common_dtype, require_fit
 from more4d.models.conversion.loading import assign, copied, fill_tables
+from more4d.models.conversion.names import CheckpointError
 from more4d.models.conversion.reading import outlines
 from more4d.models.strag import MotionModulation, STraGTransformer
 
@@ -32,9 +33,15 @@ def strag_from_wan_control(
     Raises CheckpointError, with the network untouched, naming the keys and shapes that do not fit.
     """
     headers = outlines(state)
+    channels = headers[_PATCHES].shape[1] if _PATCHES in headers else 0
+    if channels + DEPTH_CHANNELS != network.config["in_channels"]:
+        raise CheckpointError(
+            f"{_BASE} has {channels} input channels, not the {network.config['in_channels']} of the "
+            f"network less {DEPTH_CHANNELS} of depth: another base"
+        )
+    guidance = {name for name in network.state_dict() if name.startswith("motion_adapter.") or ".motion" in name}
     fitting = {name: _with_depth(name, value) for name, value in headers.items()}
-    guidance = {name: v for name, v in network.state_dict().items() if "motion" in name and name not in fitting}
-    require_fit(network, fitting | guidance, "wan_dit", _BASE)
+    require_fit(network, fitting, "wan_dit", _BASE, without=guidance)
     wanted = dtype or common_dtype(headers, _BASE)
     for name in headers:
         assign(network, name, copied(_with_depth(name, state[name]), wanted, device))
@@ -50,7 +57,7 @@ def strag_from_wan_control(
 
 def _with_depth(name: str, value: Tensor) -> Tensor:
     """The weight [D, 48, 1, 2, 2] of the patches with zeros for the depth channels; other tensors as they are."""
-    return functional.pad(value, (0,) * 6 + (0, DEPTH_CHANNELS)) if name == _PATCHES and value.ndim == 5 else value
+    return functional.pad(value, (0,) * 6 + (0, DEPTH_CHANNELS)) if name == _PATCHES else value
 
 
 def _restart(layer: nn.Module, dtype: torch.dtype, device: torch.device | str) -> None:

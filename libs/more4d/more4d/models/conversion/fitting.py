@@ -1,7 +1,7 @@
 """Whether a checkpoint is the network's own: every key there, none more, each of its shape, all of one dtype."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import torch
@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from more4d.models.conversion.names import CheckpointError, layout_of, listed
 
 
-def require_fit(network: nn.Module, state: Mapping[str, Tensor], layout: str, source: Path | str) -> None:
-    """Raises CheckpointError naming each tensor (our name) that is missing, extra or of another shape, and both sizes."""
-    wanted = network.state_dict()
+def require_fit(
+    network: nn.Module, state: Mapping[str, Tensor], layout: str, source: Path | str, *, without: Container[str] = ()
+) -> None:
+    """Raises CheckpointError naming each tensor (our name) that is missing, extra or of another shape, and both sizes.
+
+    The network's tensors in `without` are no part of the checkpoint.
+    """
+    wanted = {name: value for name, value in network.state_dict().items() if name not in without}
     shapes = {name: f"{_shape(state[name])}, not {_shape(wanted[name])}" for name in state.keys() & wanted.keys()}
     problems = {
         "missing": [f"{name} {_shape(wanted[name])}" for name in sorted(wanted.keys() - state.keys())],

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,19 +130,18 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
         # Files of before torch 1.6 are no zip archives and cannot be mapped.
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=_start(file, 2) == b"PK")
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file} holds Python objects beside tensors and is not loaded, since that could run code of its own; "
-            f"torch says: {_reason(error)}"
-        ) from error
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{file} is truncated or no file of torch.save: {_reason(error)}") from error
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError) as error:
+        raise CheckpointError(_refusal(file, error)) from error
     return _tensors(loaded, file)
 
 
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    return (lines or [repr(error)])[0][:200]
+def _refusal(file: Path, error: Exception) -> str:
+    text = str(error)
+    if not isinstance(error, pickle.UnpicklingError) or "Unsupported operand" in text:
+        return f"{file} is truncated or no file of torch.save: {text[:200] or type(error).__name__}"
+    asked = re.search(r"GLOBAL (\S+)", text)
+    what = f"({asked[1]}) " if asked else ""
+    return f"{file} holds Python objects {what}beside tensors; it is not loaded, since that could run code of its own"
 
 
 def _tensors(loaded: Any, file: Path) -> dict[str, Tensor]:
