@@ -79,19 +79,21 @@ def expected_image(clip: CLIPVisionModel) -> Tensor:
 
 
 def reverse(names: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    """transformers' name to Wan's, made of the same table read backwards."""
+    """transformers' name to Wan's, by the same table read backwards."""
+    return lambda name: next(found for row in names if (found := _theirs(name, *row)) is not None)
 
-    def back(name: str) -> str:
-        for pattern, replacement in names:
-            groups = iter(re.findall(r"\([^)]*\)", pattern))
-            ours = re.sub(r"\\\\\d", lambda _: next(groups), re.escape(replacement))
-            if found := re.match(ours.removesuffix("$"), name):
-                parts = iter(found.groups())
-                theirs = re.sub(r"\([^)]*\)", lambda _: next(parts), pattern).replace("\\", "").removesuffix("$")
-                return theirs + name[found.end() :]
-        raise AssertionError(name)
 
-    return back
+def _theirs(name: str, pattern: str, replacement: str) -> str | None:
+    groups = re.findall(r"\([^)]*\)", pattern)
+    ours = re.escape(replacement)
+    for number, group in enumerate(groups, start=1):
+        ours = ours.replace(rf"\\{number}", group)
+    if not (found := re.match(ours, name)):
+        return None
+    theirs = pattern.removesuffix("$").replace("\\.", ".")
+    for group, value in zip(groups, found.groups(), strict=True):
+        theirs = theirs.replace(group, value, 1)
+    return theirs + name[found.end() :]
 
 
 def test_umt5_of_hugging_face_gives_transformers_own_numbers(umt5: UMT5EncoderModel, umt5_folder: Path) -> None:

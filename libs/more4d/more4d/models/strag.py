@@ -42,7 +42,7 @@ class MotionModulation(nn.Module):
     def forward(
         self, x_BLD: Tensor, scale_BD: Tensor, shift_BD: Tensor, modulation: Modulation, frames: int, prefix: int
     ) -> Tensor:
-        """`x` normalised under the timestep's scale and shift and the motion's; its first `prefix` tokens without the motion's."""
+        """`x` normalised under the timestep's scale and shift and, but for its first `prefix` tokens, the motion's."""
         # Views: neither one image for a whole batch nor one row for all positions is ever repeated in memory.
         rows = x_BLD.shape[0], (x_BLD.shape[1] - prefix) // frames, -1
         scale, shift = (part.expand(rows) for part in modulation)
