@@ -16,6 +16,8 @@ class TrajectoryCodecConfig(Section):
 
     width: int = Field(default=128, gt=0)
     groups: int = Field(default=32, gt=0)
+    blocks: int = Field(default=1, gt=0)
+    """Residual blocks of the encoder; the decoder has one more."""
     gain: float = Field(default=1.0, gt=0)
     """Motion is multiplied by this before the sigmoid: small sizes need the motion map's full colour range."""
     starts_as_inverse: bool = False
@@ -66,7 +68,7 @@ class TrajectoryEncoder(nn.Module):
     def __init__(self, config: TrajectoryCodecConfig) -> None:
         super().__init__()
         self.gain = config.gain
-        self.net = _FrameNet(config, blocks=1, zero_output=True)
+        self.net = _FrameNet(config, config.blocks, zero_output=True)
 
     def forward(self, motion: Tensor) -> Tensor:
         """The motion map: sigmoid of motion plus correction, stretched from (0, 1) to (-1, 1)."""
@@ -90,7 +92,7 @@ class TrajectoryDecoder(nn.Module):
         super().__init__()
         self.gain = config.gain
         self.starts_as_inverse = config.starts_as_inverse
-        self.net = _FrameNet(config, blocks=2, zero_output=config.starts_as_inverse)
+        self.net = _FrameNet(config, config.blocks + 1, zero_output=config.starts_as_inverse)
 
     def forward(self, motion_map: Tensor) -> Tensor:
         """The motion: the learned correction, on top of the inverse where the codec starts as one."""
