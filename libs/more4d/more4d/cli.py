@@ -1,4 +1,4 @@
-"""The command line: `more4d generate` makes a scene of a photo, `more4d scene inspect` tells what a scene folder holds.
+"""The command line: scenes of photos, trajectories through the motion VAE, third-party weights, and what a machine can run.
 
 The user's mistakes end in one line on stderr and exit code 2, with nothing written.
 """
@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from more4d.doctor.cli import doctor
+from more4d.inference.reconstruct_cli import reconstruct
+from more4d.weights.cli import app as weights_app
+
 if TYPE_CHECKING:
     from more4d.inference.generate import Request
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="From one photo to a moving 4D scene.")
 scene_app = typer.Typer(help="Look into scene folders.")
 app.add_typer(scene_app, name="scene")
+app.add_typer(weights_app, name="weights")
+app.command()(reconstruct)
+app.command()(doctor)
 
 DEFAULT_CHECKPOINT = Path("models/tiny-base")
 USAGE_ERROR = 2

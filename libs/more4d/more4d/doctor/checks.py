@@ -1,0 +1,193 @@
+"""Each thing that a preset needs, looked at: what was found, whether it will do, and what to do if it will not."""
+
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from more4d.doctor.estimate import Prediction
+from more4d.doctor.machine import Machine
+from more4d.models.bundle import Models
+from more4d.weights.fetch import missing_files
+from more4d.weights.registry import Registry, Step, Weight
+from more4d.weights.verify import verify_weight
+
+Status = Literal["ok", "note", "missing"]
+CONSTRAINTS = Path("infra/constraints.txt")
+OLDEST_PYTHON = (3, 11)
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_RUN_STEPS: tuple[Step, ...] = ("trajectories", "views", "depth")
+_SHOWN = 6
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `todo` is what to do about it, one line, where it is missing."""
+
+    name: str
+    status: Status
+    found: str
+    todo: str = ""
+
+
+def check_python() -> Check:
+    """Whether Python is new enough."""
+    found = platform.python_version()
+    if sys.version_info >= OLDEST_PYTHON:
+        return Check("python", "ok", found)
+    return Check("python", "missing", found, "install Python 3.11 or newer and run `make setup` with it")
+
+
+def check_packages(constraints: Path = CONSTRAINTS) -> list[Check]:
+    """Whether every required package is there and new enough, and how versions differ from those tested."""
+    wrong = [problem for line in requires("more4d") or [] if (problem := _unmet(Requirement(line)))]
+    todo = "run `make setup`" if wrong else ""
+    first = Check("packages", "missing" if wrong else "ok", "; ".join(wrong) or "all that are required", todo)
+    if not constraints.is_file():
+        return [first, Check("versions", "note", f"{constraints} is not here: versions were not compared")]
+    pins = dict(line.split("==") for line in constraints.read_text().split() if "==" in line)
+    found = {name: _version(name) for name in pins}
+    differing = [
+        f"{name} {found[name]}, tested with {pin}" for name, pin in pins.items() if _public(found[name]) != pin
+    ]
+    shown = "; ".join(differing[:_SHOWN]) + (f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else "")
+    return [first, Check("versions", "note" if differing else "ok", shown or f"as in {constraints}")]
+
+
+def check_codec() -> Check:
+    """Whether videos can be written."""
+    import av
+
+    try:
+        av.Codec("libx264", "w")
+    except ValueError:
+        return Check(
+            "video", "missing", f"PyAV {av.__version__} has no libx264", "install PyAV's own wheel: `make setup`"
+        )
+    return Check("video", "ok", f"PyAV {av.__version__} with libx264")
+
+
+def check_chromium() -> Check:
+    """Whether the tests of the pages can run; nothing else needs it."""
+    found = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
+    return Check(
+        "chromium", "ok" if found else "note", found or "not found: the tests of the report and the UI need it"
+    )
+
+
+def check_machine(machine: Machine, preset: str) -> list[Check]:
+    """The processor and the accelerator."""
+    cpu = f"{machine.cores} cores, {machine.threads} threads, {machine.ram / _GB:.0f} GB of memory"
+    checks = [Check("processor", "ok", f"{cpu}, {machine.ram_available / _GB:.0f} GB free")]
+    if machine.device == "cpu":
+        found = "none: everything runs on the processor in float32"
+        return [*checks, Check("gpu", "ok" if preset == "tiny" else "note", found)]
+    precision = "bf16" if machine.bf16 else "no bf16: float16"
+    found = (
+        f"{machine.name}, {machine.memory / _GB:.0f} GB, compute capability {machine.compute_capability}, {precision}"
+    )
+    return [*checks, Check("gpu", "ok", found)]
+
+
+def check_fit(machine: Machine, predictions: Sequence[Prediction], number_bytes: int) -> list[Check]:
+    """Whether each step fits the device's memory, and the weights of all its networks the machine's."""
+    checks = []
+    for p in predictions:
+        if p.offload is None:
+            least = min(p.peak_bytes.values()) / _GB
+            found = f"{p.step} needs at least {least:.1f} GB, {machine.device} has {machine.memory / _GB:.1f} GB"
+            checks.append(Check("memory", "missing", found, f"{found}: take a smaller preset or another machine"))
+            continue
+        host = sum(p.parameters.values()) * number_bytes
+        if p.offload != "none" and host > machine.ram_available:
+            found = f"{p.step} with {p.offload} offload keeps {host / _GB:.0f} GB in memory"
+            found += f", of which {machine.ram_available / _GB:.0f} GB are free"
+            checks.append(Check("memory", "missing", found, f"{found}: free memory or take a smaller preset"))
+    return checks or [Check("memory", "ok", "every step fits")]
+
+
+def check_tiny(folder: Path) -> Check:
+    """Whether the tiny base is there and its networks fit."""
+    try:
+        models = Models.load(folder)
+    except ValueError as error:
+        return Check("weights", "missing", str(error), f"run `git checkout {folder}` or `make tiny-base`")
+    hashes = ", ".join(f"{name} {digest[:12]}" for name, digest in models.hashes.items())
+    return Check("weights", "ok", f"{folder}: {hashes}")
+
+
+def check_weights(registry: Registry, preset: str, store: Path, *, commercial_safe: bool) -> list[Check]:
+    """Whether the weights that the preset's steps need are there and are what they should be."""
+    needed, checks, seen = registry.needed(preset, _RUN_STEPS), [], set()
+    if not any(w.network == "strag" for w in needed):
+        base = next((w.name for w in registry.needed(preset) if w.network == "strag-base"), "a base")
+        found = f"no 4D-STraG of size {preset} is released"
+        checks.append(Check("weights", "missing", found, f"{found}: fetch {base} and train one"))
+    for weight in needed:
+        group = [weight, *registry.named(weight.alternatives)]
+        if seen.isdisjoint(w.name for w in group):
+            checks.append(_check_group(group, store, commercial_safe=commercial_safe))
+        seen |= {weight.name}
+    return checks
+
+
+def check_disk(registry: Registry, preset: str, store: Path, machine: Machine) -> Check:
+    """Whether the disk has room for what is still to be fetched, as far as sizes are recorded."""
+    weights = registry.needed(preset, _RUN_STEPS)
+    absent = [(w, f) for w in weights for f in missing_files(w, store)]
+    known = sum(f.bytes or 0 for _, f in absent)
+    unknown = len({w.name for w, f in absent if f.bytes is None and f.is_checkpoint})
+    found = f"{machine.disk_free / _GB:.0f} GB free; {known / _GB:.1f} GB still to fetch"
+    found += f", and {unknown} weights of unrecorded size" if unknown else ""
+    if known > machine.disk_free:
+        return Check("disk", "missing", found, f"free {(known - machine.disk_free) / _GB:.0f} GB at {store}")
+    return Check("disk", "ok", found)
+
+
+def _check_group(group: Sequence[Weight], store: Path, *, commercial_safe: bool) -> Check:
+    """Of weights of which one is enough, whether one is there and fits."""
+    allowed = [w for w in group if not (commercial_safe and w.refusal())]
+    if not allowed:
+        return Check("weights", "missing", f"refused: {group[0].refusal()}", f"refused: {group[0].refusal()}")
+    here = [w for w in allowed if not missing_files(w, store)]
+    if not here:
+        first = allowed[0].name
+        others = "".join(f" (or {w.name})" for w in allowed[1:])
+        safe = " --commercial-safe" if commercial_safe else ""
+        return Check("weights", "missing", f"{first} is not here", f"run `more4d weights fetch {first}{safe}`{others}")
+    verdict = verify_weight(here[0], store, hashes=False)
+    if verdict.fits:
+        return Check("weights", "ok", f"{here[0].name}: {'; '.join(verdict.notes) or 'there'}")
+    return Check(
+        "weights", "missing", "; ".join(verdict.problems), f"fetch {here[0].name} again: {verdict.problems[0]}"
+    )
+
+
+def _unmet(requirement: Requirement) -> str:
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return ""
+    found = _version(requirement.name)
+    if found is None:
+        return f"{requirement.name} is not installed"
+    needed = requirement.specifier
+    return "" if needed.contains(found, prereleases=True) else f"{requirement.name} {found} is not {needed}"
+
+
+def _public(found: str | None) -> str | None:
+    """A version without its build, such as +cpu."""
+    return found and found.split("+")[0]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(canonicalize_name(name))
+    except PackageNotFoundError:
+        return None

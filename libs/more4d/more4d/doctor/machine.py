@@ -1,0 +1,89 @@
+"""What this machine has: processor, memory, accelerator, disk, and how fast it multiplies."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that networks would run on, and what is around it."""
+
+    device: str
+    name: str
+    memory: int
+    """Bytes that networks may use: the accelerator's, or the machine's own."""
+    compute_capability: str
+    bf16: bool
+    ram: int
+    ram_available: int
+    cores: int
+    threads: int
+    disk_free: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that networks run in here."""
+        if self.device == "cpu":
+            return torch.float32
+        return torch.bfloat16 if self.bf16 else torch.float16
+
+
+def find_machine(folder: Path) -> Machine:
+    """This machine, with the accelerator that has the most memory, and the disk that `folder` will lie on."""
+    ram, available = _memory()
+    accelerators = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    best = max(accelerators, key=lambda i: torch.cuda.get_device_properties(i).total_memory, default=None)
+    properties = None if best is None else torch.cuda.get_device_properties(best)
+    return Machine(
+        device="cpu" if best is None else f"cuda:{best}",
+        name="CPU" if properties is None else properties.name,
+        memory=available if properties is None else properties.total_memory,
+        compute_capability="" if properties is None else f"{properties.major}.{properties.minor}",
+        bf16=properties is not None and properties.major >= 8,
+        ram=ram,
+        ram_available=available,
+        cores=len(os.sched_getaffinity(0)),
+        threads=torch.get_num_threads(),
+        disk_free=shutil.disk_usage(_existing(folder)).free,
+    )
+
+
+def measure_rate(machine: Machine, *, seconds: float = 0.4) -> float:
+    """Operations a second of the best of several matrix products in the type that networks run in."""
+    size = 1024 if machine.device == "cpu" else 8192
+    a = torch.ones(size, size, dtype=machine.dtype, device=machine.device)
+    best, end = float("inf"), time.perf_counter() + seconds
+    _timed_product(a)
+    while time.perf_counter() < end:
+        best = min(best, _timed_product(a))
+    return 2 * size**3 / (best if best < float("inf") else _timed_product(a))
+
+
+def _timed_product(a: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.mm(a, a)
+    if a.is_cuda:
+        torch.cuda.synchronize(a.device)
+    return time.perf_counter() - start
+
+
+def _memory() -> tuple[int, int]:
+    """All bytes and the free ones; inside a container, its limit."""
+    found = psutil.virtual_memory()
+    text = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
+    limit = int(text) if text.isdigit() else found.total
+    return min(found.total, limit), min(found.available, limit)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above that exists."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
