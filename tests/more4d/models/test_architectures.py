@@ -36,5 +36,6 @@ def test_the_published_transformers_have_the_published_shapes(architecture: Arch
     assert strag.patch_embedding.weight.shape == (width, 64, 1, 2, 2)
     assert vism.patch_embedding.weight.shape == (width, 36, 1, 2, 2)
     assert strag.condition_embedder.text_embedder.linear_1.weight.shape == (width, 4096)
+    assert strag.reference_embedding.weight.shape == (width, 16, 2, 2)
     assert strag.motion_adapter[0].weight.shape == (768, 768, 3, 3)
-    assert {k for k in strag.state_dict() if "motion" not in k} == set(vism.state_dict())
+    assert {k for k in strag.state_dict() if "motion" not in k and "reference" not in k} == set(vism.state_dict())

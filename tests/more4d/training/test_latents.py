@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from more4d.data.sample import Sample
+from more4d.geometry.published import published_intrinsics
 from more4d.models.bundle import Models
 from more4d.training.flow import FlowSettings
 from more4d.training.latents import LatentDataset, cached_conditions, encode_samples, motion_batch, write_latents
@@ -66,3 +67,16 @@ def test_a_split_without_samples_is_refused(tmp_path: Path) -> None:
         write_latents([], tmp_path / "val.safetensors")
     with pytest.raises(ValueError, match="there are no samples to train on"):
         motion_batch([])
+
+
+def test_published_units_differ_by_the_focal_lengths_and_stand_for_the_same_metres(samples: list[Sample]) -> None:
+    longer = np.diag([1.5, 1.5, 1]).astype(np.float32)
+    samples = [dataclasses.replace(sample, intrinsics=longer @ sample.intrinsics) for sample in samples]
+    own, published = motion_batch(samples), motion_batch(samples, "published")
+    height, width = samples[0].depth.shape
+    wanted = published_intrinsics(height, width)
+    for i, sample in enumerate(samples):
+        factor = wanted.diagonal() / torch.from_numpy(sample.intrinsics).diagonal()
+        torch.testing.assert_close(published["motion"][i], own["motion"][i] * factor[:, None, None, None])
+    for row in (own, published):
+        torch.testing.assert_close(row["motion"] * row["unit"][:, :, None], own["motion"] * own["unit"][:, :, None])

@@ -8,7 +8,7 @@ from more4d.models import depth, image_encoder, motion_encoder, text
 from more4d.models.conditions import DepthEncoding
 from more4d.models.flow_matching import Prediction
 from more4d.models.trajectory_codec import TrajectoryCodecConfig
-from more4d.models.vae import MotionVAEConfig
+from more4d.models.vae import PUBLISHED_MOTION_MEAN, PUBLISHED_MOTION_STD, MotionVAEConfig
 from more4d.settings import Section
 
 ArchitectureName = Literal["tiny", "wan-1.3b", "wan-14b"]
@@ -62,7 +62,7 @@ class Architecture(Section):
 
 WAN_14B = Architecture(
     name="wan-14b",
-    motion_vae=MotionVAEConfig(),
+    motion_vae=MotionVAEConfig(motion_mean=PUBLISHED_MOTION_MEAN, motion_std=PUBLISHED_MOTION_STD),
     strag=STraGShape(heads=40, head_dim=128, ffn_dim=13824, layers=40, reference_channels=16),
     vism=TransformerShape(heads=40, head_dim=128, ffn_dim=13824, layers=40),
     text=text.UMT5_XXL,

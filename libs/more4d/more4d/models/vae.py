@@ -13,12 +13,14 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from more4d.geometry.published import MotionCamera, motion_intrinsics
 from more4d.models.network import Network
 from more4d.models.trajectory_codec import TrajectoryCodecConfig, TrajectoryDecoder, TrajectoryEncoder
 from more4d.settings import Section
 
 LATENT_STRIDE = (4, 8, 8)
 """Frames, rows and columns of pixels that one latent cell stands for."""
+LATENT_CHANNELS = 16
 LINEAR_LOG_VARIANCE = -6.0
 """Log variance of the linear posterior: narrow, since principal components carry no noise of their own."""
 PUBLISHED_MOTION_MEAN = (
@@ -106,6 +108,12 @@ class LinearStartWanVAE(AutoencoderKLWan):
         return DecoderOutput(sample=video) if return_dict else (video,)
 
 
+def latent_shape(frames: int, height: int, width: int) -> torch.Size:
+    """Shape [C, K, h, w] of the latent of one video."""
+    time, rows, columns = LATENT_STRIDE
+    return torch.Size((LATENT_CHANNELS, 1 + (frames - 1) // time, height // rows, width // columns))
+
+
 def cell_vectors(x: Tensor) -> Tensor:
     """Flattened cells [B, K, h, w, 3·t·64] of a video whose frames come in ones (t = 1) or fours (t = 4)."""
     frames = 1 if x.shape[2] == 1 else 4
@@ -128,6 +136,8 @@ class MotionVAEConfig(Section):
     motion_mean: float | tuple[float, ...] = 0.0
     """Of the motion latent alone, on top of the VAE's own normalisation: (z - mean) / std when encoding, and back."""
     motion_std: float | tuple[float, ...] = 1.0
+    motion_camera: MotionCamera = "sample"
+    """Whose intrinsics scale eq. 1's motion: the sample's own, or the published constants."""
 
     @model_validator(mode="after")
     def _can_be_undone(self) -> Self:
@@ -167,6 +177,13 @@ class MotionVAE(Network[MotionVAEConfig]):
     def encode_motion(self, motion: Tensor) -> Tensor:
         """Motion latent [B, C, K, h, w] of normalised motion [B, 3, T, H, W] (eq. 1 units)."""
         return self.encode_motion_map(self.trajectory_encoder(motion))
+
+    def motion_intrinsics(self, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
+        """The intrinsics [..., 3, 3] that this checkpoint's motion is scaled by, in an image of `size` (height, width).
+
+        For `normalize_motion` and its inverse; points are seen through the samples' own `intrinsics` in any case.
+        """
+        return motion_intrinsics(self.config.motion_camera, intrinsics, size)
 
     def encode_motion_map(self, motion_map: Tensor) -> Tensor:
         """Motion latent [B, C, K, h, w] of an RGB motion map [B, 3, T, H, W] in [-1, 1]."""

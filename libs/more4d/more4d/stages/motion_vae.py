@@ -2,6 +2,7 @@
 
 from more4d.data.shards import TrajSceneDataset
 from more4d.models.bundle import Models, save_network
+from more4d.models.vae import MotionVAE
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
 from more4d.training.loop import TrainSettings
@@ -28,16 +29,16 @@ class MotionVAEStage(Stage[MotionVAEParams]):
         """First and last losses, and the error on the val split before and after."""
         params = context.params
         vae = Models.load(context.inputs["base"]).vae
-        objective = MotionVAEObjective(vae, _split(context, "train"), params.loss)
-        held_out = _split(context, "val").tensors
+        objective = MotionVAEObjective(vae, _split(context, "train", vae), params.loss)
+        held_out = _split(context, "val", vae).tensors
         result, errors = train_or_keep(objective, params.train, held_out, seed=context.seed, work=context.work)
         save_network(vae, context.outputs["vae"] / "vae.safetensors")
         return result.write(context.outputs["history"]) | errors
 
 
-def _split(context: Context[MotionVAEParams], split: str) -> TrajSceneMotion:
+def _split(context: Context[MotionVAEParams], split: str, vae: MotionVAE) -> TrajSceneMotion:
     samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
-    return TrajSceneMotion(samples[i] for i in range(len(samples)))
+    return TrajSceneMotion((samples[i] for i in range(len(samples))), vae.config.motion_camera)
 
 
 STAGE = MotionVAEStage()

@@ -14,25 +14,30 @@ from torch import Tensor
 
 from more4d.data.sample import Sample
 from more4d.geometry.motion import metres_per_unit
+from more4d.geometry.published import MotionCamera, motion_intrinsics
 from more4d.models.bundle import Models
 from more4d.models.conditions import depth_latent, image_latent, to_unit_range
 from more4d.training.flow import Conditions
 from more4d.training.view_source import video_tensor
 
 
-def motion_batch(samples: Iterable[Sample]) -> dict[str, Tensor]:
-    """What MotionVAEObjective reads: motion, visible, unit and video of samples; unknown or invalid points are not visible."""
-    rows = [_motion(sample) for sample in samples]
+def motion_batch(samples: Iterable[Sample], camera: MotionCamera = "sample") -> dict[str, Tensor]:
+    """What MotionVAEObjective reads: motion, visible, unit and video of samples; unknown or invalid points are not visible.
+
+    `camera` says whose intrinsics scale the motion: the VAE's `config.motion_camera`.
+    """
+    rows = [_motion(sample, camera) for sample in samples]
     if not rows:
         raise ValueError("there are no samples to train on; verdicts.parquet says why they were rejected")
     return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _motion(sample: Sample) -> dict[str, Tensor]:
-    points, intrinsics = torch.from_numpy(sample.points)[None], torch.from_numpy(sample.intrinsics)[None]
-    motion, valid = normalize_motion(points, intrinsics, image_size=sample.depth.shape)
+def _motion(sample: Sample, camera: MotionCamera) -> dict[str, Tensor]:
+    size = sample.depth.shape
+    intrinsics = motion_intrinsics(camera, torch.from_numpy(sample.intrinsics), size)
+    motion, valid = normalize_motion(torch.from_numpy(sample.points)[None], intrinsics[None], image_size=size)
     known = torch.isfinite(motion[0]).all(dim=0) & valid & torch.from_numpy(sample.visibility)
-    unit = torch.from_numpy(metres_per_unit(sample.depth, sample.intrinsics))
+    unit = torch.from_numpy(metres_per_unit(sample.depth, intrinsics.numpy()))
     return {
         "motion": torch.nan_to_num(motion[0], posinf=0.0, neginf=0.0),
         "visible": known,
@@ -44,7 +49,7 @@ def _motion(sample: Sample) -> dict[str, Tensor]:
 @torch.no_grad()
 def encode_samples(models: Models, samples: list[Sample]) -> dict[str, Tensor]:
     """One batch of the cache: latents, text, image tokens and motion features beside the true motion."""
-    batch = motion_batch(samples)
+    batch = motion_batch(samples, models.vae.config.motion_camera)
     images = torch.from_numpy(np.stack([sample.video[0] for sample in samples])).permute(0, 3, 1, 2)
     depth = torch.from_numpy(np.stack([sample.depth for sample in samples]))
     frames = batch["motion"].shape[2]

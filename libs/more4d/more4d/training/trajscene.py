@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from more4d.data.sample import Sample
+from more4d.geometry.published import MotionCamera
 from more4d.models.bundle import Models
 from more4d.training.latents import motion_batch
 from more4d.training.view_source import ViewPair
@@ -14,8 +15,8 @@ from more4d.training.view_source import ViewPair
 class TrajSceneMotion:
     """Samples held in memory as batches for MotionVAEObjective."""
 
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        self.tensors = motion_batch(samples)
+    def __init__(self, samples: Iterable[Sample], camera: MotionCamera = "sample") -> None:
+        self.tensors = motion_batch(samples, camera)
         self.size = len(self.tensors["motion"])
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
