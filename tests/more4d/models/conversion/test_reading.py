@@ -1,11 +1,15 @@
+import contextlib
 import json
 import pickle
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from more4d.models.conversion import CheckpointError, read_published
+from more4d.models.conversion import CheckpointError, outlines, read_ours, read_published
+from more4d.models.vism import ViSMTransformer
+from safetensors.torch import save_file
 from torch import Tensor
 
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -71,6 +75,7 @@ def test_code_in_a_pickle_is_refused_and_never_runs(archive: bool, tmp_path: Pat
     assert not mark.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_bare_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     (tmp_path / "x.bin").write_bytes(pickle.dumps(Payload(mark), protocol=2))
@@ -152,3 +157,29 @@ def test_a_tensor_is_let_go_when_it_is_no_longer_used(file: Path) -> None:
     found = read_published(file)
     first = found["patch_embedding.weight"]
     assert found["patch_embedding.weight"].data_ptr() != first.data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("archive", [True, False])
+def test_random_damage_to_a_pickle_is_an_error_of_ours_or_none(archive: bool, tmp_path: Path) -> None:
+    tensors = {f"blocks.{i}.weight": torch.randn(3, 4) for i in range(3)}
+    torch.save(tensors, tmp_path / "x.pth", _use_new_zipfile_serialization=archive)
+    whole, damage = (tmp_path / "x.pth").read_bytes(), random.Random(0)
+    for _ in range(150):
+        torn = bytearray(whole[: damage.choice([len(whole), damage.randrange(len(whole))])])
+        for place in damage.sample(range(len(torn)), min(len(torn), damage.randrange(4))):
+            torn[place] = damage.randrange(256)
+        (tmp_path / "x.pth").write_bytes(torn)
+        with contextlib.suppress(CheckpointError):
+            read_published(tmp_path / "x.pth")
+
+
+def test_a_file_is_read_by_our_names_and_one_of_ours_by_the_published_ones(
+    shards: Path, vism: ViSMTransformer, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    ours = read_ours(shards, "wan_dit")
+    assert same(dict(ours), vism.state_dict())
+    assert outlines(ours).keys() == ours.keys()
+    assert {name: value.shape for name, value in outlines(ours).items()} == {n: v.shape for n, v in ours.items()}
+    save_file(dict(ours), tmp_path / "ours.safetensors")
+    assert same(dict(read_ours(tmp_path / "ours.safetensors", "wan_dit", back=True)), state)

@@ -27,13 +27,13 @@ def strag_from_wan_control(
 ) -> STraGTransformer:
     """`network` as STraG's training starts: the base's weights, no weight on the depth channels, fresh motion guidance.
 
-    `state` has our names (`to_ours("wan_dit", ...)`) and 48 input channels. The gates of the guidance are zero, so that
+    `state` has our names (`read_ours(path, "wan_dit")`) and 48 input channels. The gates of the guidance are zero, so that
     the network's output is the base's whatever its depth channels and motion features are. It may be built under
     `torch.device("meta")`; floating tensors become `dtype`, by default that of the state.
     Raises CheckpointError, with the network untouched, naming the keys and shapes that do not fit.
     """
     headers = outlines(state)
-    channels = headers[_PATCHES].shape[1] if _PATCHES in headers else 0
+    channels = headers[_PATCHES].shape[1] if _PATCHES in headers and headers[_PATCHES].ndim == 5 else 0
     if channels + DEPTH_CHANNELS != network.config["in_channels"]:
         raise CheckpointError(
             f"{_BASE} has {channels} input channels, not the {network.config['in_channels']} of the "

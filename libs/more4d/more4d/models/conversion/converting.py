@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from more4d.models.conversion.fitting import common_dtype, require_fit
 from more4d.models.conversion.loading import copied
-from more4d.models.conversion.names import part, rename
-from more4d.models.conversion.reading import VAE_PARTS, outlines, read_published
+from more4d.models.conversion.names import part, to_ours
+from more4d.models.conversion.reading import VAE_PARTS, outlines, read_ours
 
 
 def convert_file(
@@ -29,13 +29,13 @@ def convert_file(
     Going back, `.pth`, `.pt`, `.torch` and `.bin` give pickled tensors, and `motion_vae_folder` a folder of three.
     Raises CheckpointError when the file cannot be read or does not fit, and for several dtypes unless one is given.
     """
-    state = read_published(source)
-    headers, names = outlines(state), rename(layout, state, back=back)
+    state = read_ours(source, layout, back=back)
+    headers = outlines(state)
     if network is not None:
-        require_fit(network, {name if back else names[name]: headers[name] for name in names}, layout, source)
+        require_fit(network, to_ours(layout, headers) if back else headers, layout, source)
     wanted = dtype or common_dtype(headers, source)
     # Of one dtype the tensors stay what they are: ranges of the file, without a copy.
-    renamed = {names[n]: state[n] if headers[n].dtype == wanted else copied(state[n], wanted) for n in names}
+    renamed = {name: state[name] if headers[name].dtype == wanted else copied(state[name], wanted) for name in state}
     if back and layout == "motion_vae_folder":
         _write_vae_folder(renamed, destination)
     else:

@@ -11,8 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
 from more4d.models.conversion.fitting import common_dtype, require_fit
-from more4d.models.conversion.names import rename
-from more4d.models.conversion.reading import outlines, read_published
+from more4d.models.conversion.reading import outlines, read_ours
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,12 +31,12 @@ def load_published(
     `nn.ModuleDict({"strag": STraGTransformer, "motion_encoder": MaskedAutoencoder})`.
     Raises CheckpointError, with the network untouched, when the file cannot be read or does not fit exactly.
     """
-    state = read_published(path)
-    headers, names = outlines(state), rename(layout, state)
-    require_fit(network, {ours: headers[name] for name, ours in names.items()}, layout, path)
+    state = read_ours(path, layout)
+    headers = outlines(state)
+    require_fit(network, headers, layout, path)
     wanted = dtype or common_dtype(headers, path)
-    for name, ours in names.items():
-        assign(network, ours, copied(state[name], wanted, device))
+    for name in state:
+        assign(network, name, copied(state[name], wanted, device))
     fill_tables(network, device)
     return network
 

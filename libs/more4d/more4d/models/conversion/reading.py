@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from more4d.models.conversion.names import CheckpointError, listed
+from more4d.models.conversion.names import CheckpointError, listed, rename
 
 PICKLES = (".pth", ".pt", ".torch", ".bin")
 INDEX = ".safetensors.index.json"
@@ -20,6 +21,18 @@ WRAPPERS = ("model", "state_dict")
 VAE_PARTS = ("encoder_prompt", "decoder_prompt", "vae")
 """Folders of the released motion VAE."""
 _POINTER = b"version https://git-lfs"
+_TORN = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+"""What torch.load raises over a damaged file, as random damage showed."""
 
 
 class ShardedState(Mapping[str, Tensor]):
@@ -28,33 +41,48 @@ class ShardedState(Mapping[str, Tensor]):
     A tensor maps its own range of the file and lets go of it with its last reference, so that nothing is held twice.
     """
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
-        self._files = files
+    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
+        """`places` gives each tensor's file and its name there."""
+        self._places = places
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._read([name], self._files[name])[name]
+        file, stored = self._places[name]
+        with open_safetensors(file) as opened:
+            return opened.get_tensor(stored)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
     def outlines(self) -> dict[str, Tensor]:
         """Every tensor on the meta device: shapes and dtypes, no values."""
-        owned: dict[Path, list[str]] = {}
-        for name, file in self._files.items():
-            owned.setdefault(file, []).append(name)
-        return {n: t.to("meta") for file, names in owned.items() for n, t in self._read(names, file).items()}
+        found: dict[str, Tensor] = {}
+        for file in sorted({file for file, _ in self._places.values()}):
+            with open_safetensors(file) as opened:
+                here = {name: stored for name, (own, stored) in self._places.items() if own == file}
+                found |= {name: opened.get_tensor(stored).to("meta") for name, stored in here.items()}
+        return {name: found[name] for name in self._places}
 
-    def _read(self, names: list[str], file: Path) -> dict[str, Tensor]:
-        with open_safetensors(file) as opened:
-            return {name: opened.get_tensor(name) for name in names}
+    def renamed(self, names: Mapping[str, str]) -> "ShardedState":
+        """The same tensors by their new names."""
+        return ShardedState({names[name]: place for name, place in self._places.items()})
 
 
 def outlines(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor of a state on the meta device: shapes and dtypes, no values."""
     return state.outlines() if isinstance(state, ShardedState) else {n: t.to("meta") for n, t in state.items()}
+
+
+def read_ours(path: Path, layout: str, *, back: bool = False) -> Mapping[str, Tensor]:
+    """A published file's tensors by our names or, going `back`, those of a file of ours by published names.
+
+    Safetensors are read one by one as they are asked for. Raises CheckpointError like `read_published` and `rename`.
+    """
+    state = read_published(path)
+    names = rename(layout, state, back=back)
+    return state.renamed(names) if isinstance(state, ShardedState) else {names[n]: v for n, v in state.items()}
 
 
 def open_safetensors(file: Path) -> Any:
@@ -79,7 +107,7 @@ def read_published(path: Path) -> Mapping[str, Tensor]:
         return _read_index(path)
     if path.suffix == ".safetensors":
         with open_safetensors(path) as opened:
-            return ShardedState(dict.fromkeys(opened.keys(), path))
+            return ShardedState({name: (path, name) for name in opened.keys()})  # noqa: SIM118 - it is no mapping
     if path.suffix in PICKLES:
         return _read_pickle(path)
     raise CheckpointError(
@@ -108,7 +136,7 @@ def _read_index(index: Path) -> ShardedState:
             held |= dict.fromkeys(opened.keys(), file)
     if wrong := sorted(name for name, _ in files.items() ^ held.items()):
         raise CheckpointError(f"{index} and its shards disagree on where {listed(wrong)} is")
-    return ShardedState(files)
+    return ShardedState({name: (file, name) for name, file in files.items()})
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -130,7 +158,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
         # Files of before torch 1.6 are no zip archives and cannot be mapped.
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=_start(file, 2) == b"PK")
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError) as error:
+    except (pickle.UnpicklingError, *_TORN) as error:
         raise CheckpointError(_refusal(file, error)) from error
     return _tensors(loaded, file)
 
