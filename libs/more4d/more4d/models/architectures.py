@@ -1,6 +1,9 @@
-"""The networks' shapes by name: `tiny` for two CPU cores, and the published sizes. A checkpoint stores its own."""
+"""The networks' shapes by name: the published sizes, and `tiny` for two CPU cores, each derived from the one before.
 
-from typing import Literal
+A checkpoint stores its own, so a change here changes no checkpoint.
+"""
+
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -71,29 +74,34 @@ WAN_14B = Architecture(
     depth=depth.TINY,
     generation=Generation(),
 )
-WAN_1_3B_SHAPE = dict(heads=12, head_dim=128, ffn_dim=8960, layers=30)
-WAN_1_3B = WAN_14B.model_copy(
-    update=dict(
-        name="wan-1.3b",
-        strag=WAN_14B.strag.model_copy(update=WAN_1_3B_SHAPE),
-        vism=WAN_14B.vism.model_copy(update=WAN_1_3B_SHAPE),
-    )
-)
-TINY = Architecture(
+
+
+def _derived(parent: Architecture, **changes: dict[str, Any] | str) -> Architecture:
+    """`parent` with some settings of some networks changed; what is not named stays the parent's."""
+    groups = {
+        name: change if isinstance(change, str) else getattr(parent, name).model_copy(update=change)
+        for name, change in changes.items()
+    }
+    return parent.model_copy(update=groups)
+
+
+_1_3B = dict(heads=12, head_dim=128, ffn_dim=8960, layers=30)
+WAN_1_3B = _derived(WAN_14B, name="wan-1.3b", strag=_1_3B, vism=_1_3B)
+TINY = _derived(
+    WAN_14B,
     name="tiny",
-    motion_vae=MotionVAEConfig(
+    motion_vae=dict(
         codec=TrajectoryCodecConfig(width=16, groups=8, gain=2.0, starts_as_inverse=True),
         vae={"base_dim": 12, "num_res_blocks": 1},
         linear_start=True,
+        motion_mean=0.0,
+        motion_std=1.0,
     ),
-    strag=STraGShape(heads=6, head_dim=32, ffn_dim=768, layers=6),
-    vism=TransformerShape(heads=4, head_dim=32, ffn_dim=512, layers=4),
-    text=text.TINY,
-    image_encoder=image_encoder.TINY,
-    motion_encoder=motion_encoder.TINY,
-    depth=depth.TINY,
-    generation=Generation(
-        frames=13, height=64, width=96, steps=4, guidance=1.0, prediction="sample", depth_encoding="log"
-    ),
+    strag=dict(heads=6, head_dim=32, ffn_dim=768, layers=6, reference_channels=None),
+    vism=dict(heads=4, head_dim=32, ffn_dim=512, layers=4),
+    text=dict(text.TINY),
+    image_encoder=dict(image_encoder.TINY),
+    motion_encoder=dict(motion_encoder.TINY),
+    generation=dict(frames=13, height=64, width=96, steps=4, guidance=1.0, prediction="sample", depth_encoding="log"),
 )
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (TINY, WAN_1_3B, WAN_14B)}
