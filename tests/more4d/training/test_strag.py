@@ -3,7 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 from more4d.data.sample import Sample
-from more4d.models.bundle import Models, build_strag
+from more4d.models.architectures import Architecture
+from more4d.models.bundle import Models, build, build_strag
+from more4d.models.conversion import load_published, to_ours, to_published
+from more4d.models.motion_encoder import MaskedAutoencoder
+from more4d.models.text import build_tokenizer
 from more4d.training.flow import Conditions, FlowSettings
 from more4d.training.latents import LatentDataset, cached_conditions, encode_samples, motion_batch, write_latents
 from more4d.training.loop import TrainSettings, train
@@ -88,3 +92,24 @@ def test_the_decoded_error_of_the_true_latent_is_the_codecs_own(models: Models, 
     through = models.vae.linear_decode_motion(models.vae.encode_motion(batch["motion"]))
     expected = trajectory_distance(through, batch)
     assert float(objective.decoded_error(batch["motion_latent"], batch)) == pytest.approx(float(expected), rel=1e-2)
+
+
+def test_loaded_omnimae_weights_survive_construction_and_training(
+    architecture: Architecture, samples: list[Sample], tmp_path: Path
+) -> None:
+    published = to_published("omnimae", MaskedAutoencoder(architecture.motion_encoder).state_dict())
+    torch.save({"model": published}, tmp_path / "omnimae.torch")
+    autoencoder = load_published(MaskedAutoencoder(architecture.motion_encoder), tmp_path / "omnimae.torch", "omnimae")
+    built = build(architecture, build_tokenizer(["a patch moves"], 280))
+    built.motion_encoder.load_state_dict(autoencoder.trunk.state_dict())
+    strag = build_strag(architecture)
+    write_latents([encode_samples(built, samples)], tmp_path / "train.safetensors")
+    source = LatentDataset(tmp_path / "train.safetensors")
+    objective = STraGObjective(strag, strag, built.vae, source, cached_conditions, FlowSettings())
+    train(objective, SETTINGS.model_copy(update={"steps": 10}), seed=0, work=tmp_path)
+    assert all(bool(block.motion1.gate.detach().any()) for block in strag.blocks)  # type: ignore[union-attr]
+    kept = {f"trunk.{key}": value for key, value in built.motion_encoder.state_dict().items()}
+    for key, value in to_ours("omnimae", published).items():
+        if key.startswith("trunk."):
+            assert torch.equal(kept.pop(key), value), key
+    assert not kept
