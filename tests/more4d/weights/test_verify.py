@@ -175,3 +175,14 @@ def test_omnimae_with_its_head_verifies_from_a_pickle(tmp_path: Path, architectu
     torch.save({"model": state}, tmp_path / "toy" / "vitb.torch")
     omnimae = _dit(layout="omnimae", network="motion_encoder", file=[{"path": "vitb.torch"}])
     assert verify_weight(omnimae, tmp_path, architecture=architecture).problems == []
+
+
+@pytest.mark.parametrize(("layout", "reason"), [("wan_text", "missing block.0"), ("wan_image", "missing embeddings")])
+def test_wans_encoder_files_are_compared_under_wans_names(
+    layout: str, reason: str, tmp_path: Path, architecture: Architecture
+) -> None:
+    (tmp_path / "toy").mkdir()
+    torch.save({"norm.weight": torch.zeros(3)}, tmp_path / "toy" / "toy.pth")
+    encoder = _dit(layout=layout, network=None, file=[{"path": "toy.pth"}])
+    (problem,) = verify_weight(encoder, tmp_path, architecture=architecture).problems
+    assert reason in problem

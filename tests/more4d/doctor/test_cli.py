@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from more4d import cli
+from more4d.models.architectures import Architecture
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def small_presets(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets that take no time to predict."""
+    presets = {n: architecture.model_copy(update={"name": n}) for n in ("tiny", "wan-1.3b", "wan-14b")}
+    monkeypatch.setattr("more4d.models.architectures.ARCHITECTURES", presets)
+    monkeypatch.chdir(ROOT)
+
+
+def _doctor(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["doctor", *map(str, arguments)])
+    return int(stop.value.code or 0)
+
+
+def test_a_machine_that_has_all_of_the_tiny_preset_is_told_so(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _doctor("--checkpoint", checkpoint) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "MISSING" not in captured.out
+    for word in ("python", "packages", "video", "gpu", "memory", "weights", "trajectories", "views"):
+        assert word in captured.out
+
+
+def test_missing_weights_are_the_first_thing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _doctor("--checkpoint", tmp_path / "none") == 1
+    captured = capsys.readouterr()
+    (todo,) = captured.err.splitlines()
+    assert todo.startswith("more4d: first thing to do: run `git checkout") and "make tiny-base" in todo
+    assert "MISSING  weights" in captured.out
+
+
+def test_a_large_preset_names_the_weight_to_fetch_and_commercial_safe_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def weights(*arguments: str) -> tuple[dict[str, Any], list[str]]:
+        assert _doctor("--preset", "wan-14b", "--store", tmp_path, "--json", *arguments) == 1
+        found = json.loads(capsys.readouterr().out)
+        return found, [c["todo"] for c in found["checks"] if c["name"] == "weights"]
+
+    found, todo = weights()
+    assert found["first_thing_to_do"] == todo[0] == "run `more4d weights fetch moge4d-strag`"
+    assert any("unidepth-v2-vitl14` (or moge-2-vitl-normal)" in line for line in todo)
+    _, todo = weights("--commercial-safe")
+    assert todo[0].startswith("refused: moge4d-strag")
+    assert "run `more4d weights fetch moge-2-vitl-normal --commercial-safe`" in todo
+    assert not any("fetch unidepth" in line for line in todo)
+
+
+def test_a_size_without_a_released_strag_says_to_train_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _doctor("--preset", "wan-1.3b", "--store", tmp_path) == 1
+    assert (
+        "no 4D-STraG of size wan-1.3b is released: fetch wan-fun-control-1.3b and train one" in capsys.readouterr().err
+    )
+
+
+def test_predictions_and_the_machine_are_in_the_json(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _doctor("--checkpoint", checkpoint, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["predictions"]) == {"tiny", "wan-1.3b", "wan-14b"}
+    assert [p["step"] for p in found["predictions"]["tiny"]] == ["trajectories", "views"]
+    assert found["machine"]["ram"] > 0 and found["flops_per_second"] > 0
+    assert all(p["seconds"] > 0 and p["flops"] > 0 for p in found["predictions"]["wan-14b"])
+
+
+def test_an_unknown_preset_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _doctor("--preset", "huge") == 2
+    assert "--preset" in capsys.readouterr().err
