@@ -67,7 +67,7 @@ def test_no_tensor_of_the_files_is_held_when_the_next_is_read(
         return tensor
 
     monkeypatch.setattr(reading.ShardedState, "__getitem__", watched)
-    load_published(empty, shards, "wan_dit")
+    load_published(empty, shards, "wan_dit", dtype=torch.bfloat16)
     assert len(seen) == len(empty.state_dict())
     assert max(held) == 0
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from more4d.models.conversion.fitting import common_dtype, require_fit
-from more4d.models.conversion.loading import assign, copied, fill_tables
+from more4d.models.conversion.loading import assign, fill_tables
 from more4d.models.conversion.names import CheckpointError
-from more4d.models.conversion.reading import outlines
+from more4d.models.conversion.reading import outlines, owned
 from more4d.models.strag import MotionModulation, STraGTransformer
 
 DEPTH_CHANNELS = 16
@@ -44,7 +44,7 @@ def strag_from_wan_control(
     require_fit(network, fitting, "wan_dit", _BASE, without=guidance)
     wanted = dtype or common_dtype(headers, _BASE)
     for name in headers:
-        assign(network, name, copied(_with_depth(name, state[name]), wanted, device))
+        assign(network, name, _with_depth(name, owned(state, name, wanted, device)))
     for module in network.modules():
         if isinstance(module, MotionModulation):
             _restart(module.linear, wanted, device)

@@ -1,17 +1,15 @@
 """Published files into files of ours, and ours into published ones."""
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from more4d.data.atomic import atomic_file
 from more4d.models.conversion.fitting import common_dtype, require_fit
-from more4d.models.conversion.loading import copied
 from more4d.models.conversion.names import part, to_ours
-from more4d.models.conversion.reading import VAE_PARTS, outlines, read_ours
+from more4d.models.conversion.reading import PICKLES, VAE_PARTS, outlines, owned, read_ours
+from more4d.models.conversion.stored import write_safetensors
 
 
 def convert_file(
@@ -27,6 +25,7 @@ def convert_file(
 
     `network`, which may be on the meta device, is what the checkpoint must fit; without it only the names are checked.
     Going back, `.pth`, `.pt`, `.torch` and `.bin` give pickled tensors, and `motion_vae_folder` a folder of three.
+    A safetensors file is written one tensor at a time, so that its size may exceed the memory.
     Raises CheckpointError when the file cannot be read or does not fit, and for several dtypes unless one is given.
     """
     state = read_ours(source, layout, back=back)
@@ -34,27 +33,23 @@ def convert_file(
     if network is not None:
         require_fit(network, to_ours(layout, headers) if back else headers, layout, source)
     wanted = dtype or common_dtype(headers, source)
-    # Of one dtype the tensors stay what they are: ranges of the file, without a copy.
-    renamed = {name: state[name] if headers[name].dtype == wanted else copied(state[name], wanted) for name in state}
+    made = {n: v.to(wanted) if v.is_floating_point() else v for n, v in headers.items()}
+
+    def read(name: str) -> Tensor:
+        return owned(state, name, wanted)
+
     if back and layout == "motion_vae_folder":
-        _write_vae_folder(renamed, destination)
+        for folder in VAE_PARTS:
+            _write_pickle(
+                destination / folder / "pytorch_model.bin", {n: read(f"{folder}.{n}") for n in part(made, folder)}
+            )
+    elif back and destination.suffix in PICKLES:
+        _write_pickle(destination, {name: read(name) for name in made})
     else:
-        _write(renamed, destination)
+        write_safetensors(destination, made, read)
 
 
-def _write_vae_folder(state: Mapping[str, Tensor], folder: Path) -> None:
-    for name in VAE_PARTS:
-        _write(part(state, name), folder / name / "pytorch_model.bin")
-
-
-def _write(state: dict[str, Tensor], file: Path) -> None:
+def _write_pickle(file: Path, state: dict[str, Tensor]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        if file.suffix == ".safetensors":
-            save_file({name: value.contiguous() for name, value in state.items()}, partial, metadata={"format": "pt"})
-        else:
-            torch.save({name: value.clone() for name, value in state.items()}, partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(file) as partial:
+        torch.save(state, partial)

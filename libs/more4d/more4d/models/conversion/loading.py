@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
 from more4d.models.conversion.fitting import common_dtype, require_fit
-from more4d.models.conversion.reading import outlines, read_ours
+from more4d.models.conversion.reading import outlines, owned, read_ours
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -36,14 +36,9 @@ def load_published(
     require_fit(network, headers, layout, path)
     wanted = dtype or common_dtype(headers, path)
     for name in state:
-        assign(network, name, copied(state[name], wanted, device))
+        assign(network, name, owned(state, name, wanted, device))
     fill_tables(network, device)
     return network
-
-
-def copied(value: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """A copy on `device`, in `dtype` where the tensor is floating."""
-    return value.to(device, dtype if value.is_floating_point() else value.dtype, copy=True)
 
 
 def assign(network: nn.Module, name: str, value: Tensor) -> None:

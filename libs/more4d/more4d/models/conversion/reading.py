@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from more4d.models.conversion.names import CheckpointError, listed, rename
+from more4d.models.conversion.stored import Place, first_bytes, places, require_file
 
 PICKLES = (".pth", ".pt", ".torch", ".bin")
 INDEX = ".safetensors.index.json"
@@ -20,7 +20,6 @@ WRAPPERS = ("model", "state_dict")
 """Keys under which a pickled file may hold its tensors."""
 VAE_PARTS = ("encoder_prompt", "decoder_prompt", "vae")
 """Folders of the released motion VAE."""
-_POINTER = b"version https://git-lfs"
 _TORN = (
     RuntimeError,
     OSError,
@@ -36,19 +35,13 @@ _TORN = (
 
 
 class ShardedState(Mapping[str, Tensor]):
-    """The tensors of safetensors files, each read when it is asked for.
+    """The tensors of safetensors files, each read when it is asked for, into memory that nobody else holds."""
 
-    A tensor maps its own range of the file and lets go of it with its last reference, so that nothing is held twice.
-    """
-
-    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
-        """`places` gives each tensor's file and its name there."""
+    def __init__(self, places: Mapping[str, Place]) -> None:
         self._places = places
 
     def __getitem__(self, name: str) -> Tensor:
-        file, stored = self._places[name]
-        with open_safetensors(file) as opened:
-            return opened.get_tensor(stored)
+        return self._places[name].read()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -58,12 +51,7 @@ class ShardedState(Mapping[str, Tensor]):
 
     def outlines(self) -> dict[str, Tensor]:
         """Every tensor on the meta device: shapes and dtypes, no values."""
-        found: dict[str, Tensor] = {}
-        for file in sorted({file for file, _ in self._places.values()}):
-            with open_safetensors(file) as opened:
-                here = {name: stored for name, (own, stored) in self._places.items() if own == file}
-                found |= {name: opened.get_tensor(stored).to("meta") for name, stored in here.items()}
-        return {name: found[name] for name in self._places}
+        return {name: place.outline() for name, place in self._places.items()}
 
     def renamed(self, names: Mapping[str, str]) -> "ShardedState":
         """The same tensors by their new names."""
@@ -85,13 +73,10 @@ def read_ours(path: Path, layout: str, *, back: bool = False) -> Mapping[str, Te
     return state.renamed(names) if isinstance(state, ShardedState) else {names[n]: v for n, v in state.items()}
 
 
-def open_safetensors(file: Path) -> Any:
-    """The opened file. Raises CheckpointError for a truncated one or another kind of file."""
-    _require_file(file)
-    try:
-        return safe_open(file, "pt")
-    except SafetensorError as error:
-        raise CheckpointError(f"{file} is truncated or no safetensors file: {error}") from error
+def owned(state: Mapping[str, Tensor], name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """A tensor on `device`, in `dtype` where it is floating, that neither `state` nor a file holds."""
+    value = state[name]
+    return value.to(device, dtype if value.is_floating_point() else None, copy=not isinstance(state, ShardedState))
 
 
 def read_published(path: Path) -> Mapping[str, Tensor]:
@@ -106,8 +91,7 @@ def read_published(path: Path) -> Mapping[str, Tensor]:
     if path.name.endswith(INDEX):
         return _read_index(path)
     if path.suffix == ".safetensors":
-        with open_safetensors(path) as opened:
-            return ShardedState({name: (path, name) for name in opened.keys()})  # noqa: SIM118 - it is no mapping
+        return ShardedState(places(path))
     if path.suffix in PICKLES:
         return _read_pickle(path)
     raise CheckpointError(
@@ -130,17 +114,18 @@ def _read_index(index: Path) -> ShardedState:
     files = {name: index.parent / shard for name, shard in _weight_map(index).items()}
     if missing := sorted({file.name for file in files.values() if not file.is_file()}):
         raise CheckpointError(f"{index} names shards that are missing: {listed(missing)}")
-    held: dict[str, Path] = {}
+    held: dict[str, Place] = {}
     for file in sorted(set(files.values())):
-        with open_safetensors(file) as opened:
-            held |= dict.fromkeys(opened.keys(), file)
-    if wrong := sorted(name for name, _ in files.items() ^ held.items()):
+        held |= places(file)
+    if wrong := sorted(
+        name for name in files.keys() | held.keys() if name not in held or files.get(name) != held[name].file
+    ):
         raise CheckpointError(f"{index} and its shards disagree on where {listed(wrong)} is")
-    return ShardedState({name: (file, name) for name, file in files.items()})
+    return ShardedState({name: held[name] for name in files})
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    _require_file(index)
+    require_file(index)
     try:
         shards = json.loads(index.read_text())["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
@@ -154,10 +139,10 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
-    _require_file(file)
+    require_file(file)
     try:
         # Files of before torch 1.6 are no zip archives and cannot be mapped.
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=_start(file, 2) == b"PK")
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=first_bytes(file, 2) == b"PK")
     except (pickle.UnpicklingError, *_TORN) as error:
         raise CheckpointError(_refusal(file, error)) from error
     return _tensors(loaded, file)
@@ -183,15 +168,3 @@ def _tensors(loaded: Any, file: Path) -> dict[str, Tensor]:
             f"{file} holds {keys or 'nothing'}, neither tensors by name nor these under one of {', '.join(WRAPPERS)}"
         )
     return _tensors(loaded[wrapped[0]], file)
-
-
-def _require_file(file: Path) -> None:
-    if not file.is_file():
-        raise CheckpointError(f"checkpoint file {file} is missing")
-    if _start(file, len(_POINTER)) == _POINTER:
-        raise CheckpointError(f"{file} is a git-lfs pointer, not the weights it stands for: run `git lfs pull`")
-
-
-def _start(file: Path, length: int) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(length)
