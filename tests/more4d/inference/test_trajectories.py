@@ -1,5 +1,6 @@
 import dataclasses
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,16 +16,27 @@ from more4d.training.vae import fit_linear_start
 from torch import Tensor
 
 
-class Oracle:
+class Oracle(torch.nn.Module):
     """A STraG that knows the clean motion latent, and remembers what it was asked."""
 
+    device, dtype, config = torch.device("cpu"), torch.float32, {"patch_size": (1, 2, 2)}
+
     def __init__(self, latent: Tensor) -> None:
+        super().__init__()
         self.latent, self.asked = latent, []
 
-    def __call__(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Tensor, **named: Any) -> Tensor:
         """The latent."""
-        self.asked.append(given)
+        self.asked.append((*given, *named.values()))
         return self.latent
+
+    def cache_context(self, branch: str) -> AbstractContextManager[None]:
+        """Nothing is cached."""
+        return nullcontext()
+
+    def precompute_modulation(self, features: Tensor, rows: int, columns: int) -> Tensor:
+        """The features as they are."""
+        return features
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import dataclasses
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,16 +14,23 @@ from more4d.training.view_source import ViewPairs
 from torch import Tensor
 
 
-class Oracle:
+class Oracle(torch.nn.Module):
     """A ViSM that knows the clean video latent, and remembers what it was asked."""
 
+    device, dtype, config = torch.device("cpu"), torch.float32, {"patch_size": (1, 2, 2)}
+
     def __init__(self, latent: Tensor) -> None:
+        super().__init__()
         self.latent, self.asked = latent, []
 
-    def __call__(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Tensor, **named: Any) -> Tensor:
         """The latent."""
         self.asked.append(given)
         return self.latent
+
+    def cache_context(self, branch: str) -> AbstractContextManager[None]:
+        """Nothing is cached."""
+        return nullcontext()
 
 
 def complete(models: Models, sample: Sample, *, seed: int = 0) -> np.ndarray:

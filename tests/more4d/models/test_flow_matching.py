@@ -1,4 +1,4 @@
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from more4d.models.flow_matching import (
     TIMESTEPS,
-    Prediction,
     add_noise,
-    euler_scheduler,
-    integrate,
+    flow_scheduler,
     sample_sigmas,
+    seeded_noise,
     to_sample,
     to_velocity,
 )
@@ -51,7 +50,8 @@ def test_a_shift_moves_noise_levels_towards_one_and_the_generator_alone_draws_th
 
 @pytest.mark.parametrize("steps", [1, 4, 50])
 def test_the_schedule_falls_from_pure_noise_to_none(steps: int) -> None:
-    scheduler = euler_scheduler(steps, 5.0)
+    scheduler = flow_scheduler(5.0)
+    scheduler.set_timesteps(steps)
     timesteps, sigmas = cast(Tensor, scheduler.timesteps), cast(Tensor, scheduler.sigmas)
     assert len(timesteps) == steps
     assert float(timesteps[0]) == TIMESTEPS
@@ -59,59 +59,8 @@ def test_the_schedule_falls_from_pure_noise_to_none(steps: int) -> None:
     assert bool((sigmas.diff() < 0).all())
 
 
-class Exact:
-    """The exact velocity towards a clean sample, and the calls that were made for it."""
-
-    def __init__(self, clean: Tensor, prediction: Prediction) -> None:
-        self.clean = clean
-        self.prediction: Prediction = prediction
-        self.texts: list[Tensor] = []
-
-    def __call__(self, noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
-        """(noisy - clean) / sigma, by way of what a network would answer."""
-        self.texts.append(text)
-        exact = to_velocity(self.clean, noisy, sigma, "sample")
-        return exact if self.prediction == "velocity" else to_velocity(self.clean, noisy, sigma, self.prediction)
-
-
-def run(velocity: Exact, *, steps: int = 4, guidance: float = 1.0, seed: int = 0) -> Tensor:
-    """The end of the flow."""
-    return integrate(velocity, SHAPE, torch.ones(2, 3, 4), steps=steps, guidance=guidance, shift=5.0, seed=seed)
-
-
-@pytest.mark.parametrize("prediction", ["velocity", "sample"])
-@pytest.mark.parametrize("steps", [1, 4])
-def test_the_exact_velocity_leads_to_the_clean_sample(prediction: Prediction, steps: int) -> None:
-    clean = random(7)
-    assert torch.allclose(run(Exact(clean, prediction), steps=steps), clean, atol=1e-4)
-
-
-def test_guidance_of_one_asks_once_a_step_and_above_twice_with_an_empty_text() -> None:
-    plain, guided = Exact(random(7), "velocity"), Exact(random(7), "velocity")
-    run(plain, steps=3)
-    run(guided, steps=3, guidance=2.0)
-    assert (len(plain.texts), len(guided.texts)) == (3, 6)
-    assert all(text.any() for text in plain.texts)
-    assert [bool(text.any()) for text in guided.texts] == [True, False] * 3
-
-
-def test_guidance_goes_beyond_the_text_by_its_factor() -> None:
-    def velocity(noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
-        return torch.full_like(noisy, float(text.mean()))
-
-    arguments: dict[str, Any] = {"steps": 2, "shift": 1.0, "seed": 0}
-    ends = [integrate(velocity, SHAPE, torch.ones(2, 1, 1), guidance=g, **arguments) for g in (1.0, 3.0)]
-    start = torch.randn(SHAPE[1:], generator=torch.Generator().manual_seed(0)).expand(SHAPE)
-    assert torch.allclose(ends[1] - start, 3 * (ends[0] - start), atol=1e-5)
-
-
-def test_noise_follows_the_seed_and_is_one_for_all_pictures() -> None:
-    class Still(Exact):
-        def __call__(self, noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
-            return torch.zeros_like(noisy)
-
-    still = Still(random(0), "velocity")
-    first = run(still, seed=1)
-    assert torch.equal(first, run(still, seed=1))
-    assert not torch.equal(first, run(still, seed=2))
-    assert torch.equal(first[0], first[1])
+def test_noise_follows_the_seed() -> None:
+    shape = torch.Size((3, 1, 2, 2))
+    assert torch.equal(seeded_noise(shape, 5), seeded_noise(shape, 5))
+    assert not torch.equal(seeded_noise(shape, 5), seeded_noise(shape, 6))
+    assert torch.equal(seeded_noise(shape, 5), torch.randn(shape, generator=torch.Generator().manual_seed(5)))

@@ -4,18 +4,18 @@ Suffixes: B batch, T frames, K latent frames, H height, W width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from more4d.geometry import denormalize_motion, unproject
 from more4d.models.bundle import Models
-from more4d.models.conditions import depth_latent, image_latent, strag_input, to_unit_range
-from more4d.models.flow_matching import TIMESTEPS, integrate, to_velocity
+from more4d.models.flow_matching import seeded_noise
+from more4d.models.vae import latent_shape
+from more4d.pipelines.trajectories import TrajectoryOutput, TrajectoryPipeline
 
 
-@torch.no_grad()
 def generate_trajectories(
     models: Models,
     image: np.ndarray,
@@ -44,7 +44,6 @@ def generate_trajectories(
     return points[0].numpy()
 
 
-@torch.no_grad()
 def generate_trajectories_batch(
     models: Models,
     images: Tensor,
@@ -57,27 +56,36 @@ def generate_trajectories_batch(
     seed: int,
 ) -> Tensor:
     """Points [B, T, H, W, 3] float32 of pictures uint8 [B, H, W, 3], depths [B, H, W] and intrinsics [B, 3, 3]."""
-    motion = generate_motion(models, images, prompts, depths, steps=steps, guidance=guidance, seed=seed)
-    points0 = unproject(depths, intrinsics)
-    return denormalize_motion(motion, points0, intrinsics, image_size=(images.shape[1], images.shape[2]))
+    return _sample(models, images, prompts, depths, intrinsics, "pt", steps=steps, guidance=guidance, seed=seed)
 
 
-@torch.no_grad()
 def generate_motion(
     models: Models, images: Tensor, prompts: Sequence[str], depths: Tensor, *, steps: int, guidance: float, seed: int
 ) -> Tensor:
     """Normalised motion [B, 3, T, H, W] (eq. 1 units) by Euler steps through the flow."""
-    config = models.config.generation
-    rgb = images.permute(0, 3, 1, 2)
-    picture = image_latent(models.vae, to_unit_range(rgb), config.frames)
-    depth = depth_latent(models.vae, depths, config.frames, config.depth_encoding)
-    text, image = models.text.encode(prompts), models.image_encoder.encode(rgb)
-    features = models.motion_encoder.encode(rgb)
+    return _sample(models, images, prompts, depths, None, "motion", steps=steps, guidance=guidance, seed=seed)
 
-    def velocity(noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
-        hidden = strag_input(noisy, picture, depth)
-        output = models.strag(hidden, sigma * TIMESTEPS, text, image, features)
-        return to_velocity(output, noisy, sigma, config.prediction)
 
-    latent = integrate(velocity, picture.shape, text, steps=steps, guidance=guidance, shift=config.shift, seed=seed)
-    return models.vae.decode_motion(latent)
+def _sample(
+    models: Models,
+    images: Tensor,
+    prompts: Sequence[str],
+    depths: Tensor,
+    intrinsics: Tensor | None,
+    output_type: TrajectoryOutput,
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> Tensor:
+    pipeline = TrajectoryPipeline.from_models(models)
+    pipeline.set_progress_bar_config(disable=True)
+    height, width = images.shape[1:3]
+    frames = models.config.generation.frames
+    # One draw for all: a picture's noise does not depend on the batch it came in.
+    noise = seeded_noise(latent_shape(frames, height, width), seed)
+    found: Any = pipeline(
+        images.permute(0, 3, 1, 2), prompts, depth=depths, intrinsics=intrinsics, height=height, width=width,
+        num_inference_steps=steps, guidance_scale=guidance, latents=noise, output_type=output_type,
+    )  # fmt: skip
+    return found.trajectories

@@ -165,11 +165,12 @@ class DepthNetwork(Network[DepthConfig]):
         size = rgb.shape[-2:]
         small_size = network_size(size, self.config)
         image = functional.interpolate(rgb.float() / 255, size=small_size, mode="bilinear", antialias=True)
-        raw = self(image, None if camera is None else _rescale(camera.float(), size, small_size))
+        small_camera = None if camera is None else _rescale(camera.float(), size, small_size).to(self.dtype)
+        raw = self(image.to(self.dtype), small_camera)
         log_depth, log_error = functional.interpolate(
-            torch.stack((raw.log_depth, raw.log_error), dim=1), size=size, mode="bilinear", align_corners=False
+            torch.stack((raw.log_depth, raw.log_error), dim=1).float(), size=size, mode="bilinear", align_corners=False
         ).unbind(1)
-        intrinsics = centred_intrinsics(raw.log_focal, size) if camera is None else camera.float()
+        intrinsics = centred_intrinsics(raw.log_focal.float(), size) if camera is None else camera.float()
         depth = log_depth.exp()
         return DepthPrediction(depth, unproject(depth, intrinsics), intrinsics, (-log_error.exp()).exp())
 

@@ -1,7 +1,6 @@
-"""Flow matching (paper eq. 3): noising, the two things a network may predict, and the Euler sampler's schedule."""
+"""Flow matching (paper eq. 3): noising, the two things a network may predict, and what a sampler starts from."""
 
-from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -33,41 +32,14 @@ def to_sample(output: Tensor, noisy: Tensor, sigmas: Tensor, prediction: Predict
     return output if prediction == "sample" else noisy - _like(sigmas, noisy) * output
 
 
-def euler_scheduler(steps: int, shift: float) -> FlowMatchEulerDiscreteScheduler:
-    """A scheduler ready for `steps` Euler steps from noise to sample."""
-    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=shift)
-    scheduler.set_timesteps(steps)
-    return scheduler
+def flow_scheduler(shift: float) -> FlowMatchEulerDiscreteScheduler:
+    """The Euler sampler from noise to sample, its noise levels moved towards 1 by `shift`."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=shift)
 
 
-@torch.no_grad()
-def integrate(
-    velocity: Callable[[Tensor, Tensor, Tensor], Tensor],
-    shape: torch.Size,
-    text: Tensor,
-    *,
-    steps: int,
-    guidance: float,
-    shift: float,
-    seed: int,
-) -> Tensor:
-    """The latent `shape` [B, 16, K, h, w] at the end of the flow that starts in noise drawn from `seed`.
-
-    velocity(noisy, sigma [B], text) is called once a step, twice with classifier-free guidance above 1, whose second
-    branch sees a text of zeros.
-    """
-    scheduler = euler_scheduler(steps, shift)
-    # One draw for all: a picture's noise does not depend on the batch it came in.
-    noise = torch.randn(shape[1:], generator=torch.Generator().manual_seed(seed))
-    latent = noise.to(text).expand(shape)
-    for timestep in cast(Tensor, scheduler.timesteps):
-        sigma = (timestep / TIMESTEPS).to(text).expand(shape[0])
-        flow = velocity(latent, sigma, text)
-        if guidance > 1:
-            unguided = velocity(latent, sigma, torch.zeros_like(text))
-            flow = unguided + guidance * (flow - unguided)
-        latent = scheduler.step(flow, timestep, latent, return_dict=False)[0]  # type: ignore[arg-type]
-    return latent
+def seeded_noise(shape: torch.Size, seed: int) -> Tensor:
+    """Standard normal noise `shape` [C, K, h, w] drawn from `seed`, on the CPU whatever the device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _like(sigmas: Tensor, x: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class ImageEncoder(Network[ImageEncoderConfig]):
         image = image_B3HW if image_B3HW.is_floating_point() else image_B3HW.float()
         image = functional.interpolate(image / 255, size=(size, size), mode="bicubic", align_corners=False)
         mean, std = (image.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
-        return self((image - mean) / std)
+        return self(((image - mean) / std).to(self.dtype))
 
 
 def _separate_projections(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

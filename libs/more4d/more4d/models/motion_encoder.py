@@ -165,7 +165,7 @@ class MotionEncoder(Network[MotionEncoderConfig]):
 
     def encode(self, image_B3HW: Tensor) -> Tensor:
         """Patch features [B, rows*columns, D] in row-major order of images [B,3,H,W] in 0..255 (uint8 or float)."""
-        return self(normalise_clip(image_B3HW[:, :, None], self.config.image_size))
+        return self(normalise_clip(image_B3HW[:, :, None], self.config.image_size).to(self.dtype))
 
 
 def normalise_clip(clip_B3THW: Tensor, size: int) -> Tensor:
