@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(autouse=True)
 def small_presets(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Presets that take no time to predict."""
+    """Presets that take no time to predict, and a disk with room."""
     presets = {n: architecture.model_copy(update={"name": n}) for n in ("tiny", "wan-1.3b", "wan-14b")}
     monkeypatch.setattr("more4d.models.architectures.ARCHITECTURES", presets)
     monkeypatch.chdir(ROOT)
+    usage = shutil.disk_usage(ROOT)._replace(free=10**13)
+    monkeypatch.setattr("more4d.doctor.machine.shutil.disk_usage", lambda _: usage)
 
 
 def _doctor(*arguments: object) -> int:
@@ -77,3 +80,16 @@ def test_predictions_and_the_machine_are_in_the_json(checkpoint: Path, capsys: p
 def test_an_unknown_preset_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert _doctor("--preset", "huge") == 2
     assert "--preset" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_here_can_be_planned_for(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _doctor("--checkpoint", checkpoint, "--json", "--gpu-memory", 24) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["machine"]["memory"] == 24 * 10**9 and found["flops_per_second"] is None
+    assert all(
+        p["seconds"] is None and list(p["peak_bytes"]) == ["none", "model", "group", "sequential"]
+        for p in found["predictions"]["wan-14b"]
+    )
+    assert _doctor("--checkpoint", checkpoint, "--gpu-memory", 24) == 0
+    assert "a GPU of 24 GB:" in capsys.readouterr().out
+    assert _doctor("--gpu-memory", 0) == 2

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import shutil
@@ -57,6 +58,18 @@ def test_a_download_that_was_cut_off_goes_on_where_it_ended(
     assert hub.gets() == ["bytes=400000-"]
     assert (folder / "deep" / "toy.bin").read_bytes() == DATA
     assert _leftovers(tmp_path / PARTIAL) == []
+
+
+def test_two_processes_do_not_write_to_one_file(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files[URL], hub.cut_after = DATA, 400_000
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
+    with pytest.raises(FetchError):
+        fetch_weight(weight(), tmp_path)
+    (partial,) = _leftovers(tmp_path / PARTIAL)
+    with partial.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(FetchError, match="is being fetched by another process"):
+            fetch_weight(weight(), tmp_path)
 
 
 def test_another_version_on_the_server_starts_anew(hub: Hub, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from more4d.doctor.estimate import Prediction
 from more4d.doctor.machine import Machine
 from more4d.models.bundle import Models
+from more4d.weights.expected import expected_tensors, preset_of
 from more4d.weights.fetch import missing_files
 from more4d.weights.registry import Registry, Step, Weight
 from more4d.weights.verify import verify_weight
@@ -140,16 +141,33 @@ def check_weights(registry: Registry, preset: str, store: Path, *, commercial_sa
 
 
 def check_disk(registry: Registry, preset: str, store: Path, machine: Machine) -> Check:
-    """Whether the disk has room for what is still to be fetched, as far as sizes are recorded."""
-    weights = registry.needed(preset, _RUN_STEPS)
-    absent = [(w, f) for w in weights for f in missing_files(w, store)]
+    """Whether the disk has room for what is still to be fetched; sizes not recorded are those of the networks in bf16."""
+    absent = [(w, f) for w in _chosen(registry, preset, store) for f in missing_files(w, store)]
     known = sum(f.bytes or 0 for _, f in absent)
-    unknown = len({w.name for w, f in absent if f.bytes is None and f.is_checkpoint})
-    found = f"{machine.disk_free / _GB:.0f} GB free; {known / _GB:.1f} GB still to fetch"
-    found += f", and {unknown} weights of unrecorded size" if unknown else ""
+    unrecorded = {w.name: w for w, f in absent if f.bytes is None and f.is_checkpoint}
+    known += sum(_predicted_bytes(w) for w in unrecorded.values())
+    found = f"{machine.disk_free / _GB:.0f} GB free; about {known / _GB:.0f} GB still to fetch"
+    found += f", of which the sizes of {len(unrecorded)} weights are not recorded" if unrecorded else ""
     if known > machine.disk_free:
         return Check("disk", "missing", found, f"free {(known - machine.disk_free) / _GB:.0f} GB at {store}")
     return Check("disk", "ok", found)
+
+
+def _chosen(registry: Registry, preset: str, store: Path) -> list[Weight]:
+    """The weights of a preset, of alternatives the one that is here or the first."""
+    chosen: dict[str, Weight] = {}
+    for weight in registry.needed(preset, _RUN_STEPS):
+        group = [weight, *registry.named(weight.alternatives)]
+        if chosen.keys().isdisjoint(w.name for w in group):
+            best = next((w for w in group if not missing_files(w, store)), weight)
+            chosen[best.name] = best
+    return list(chosen.values())
+
+
+def _predicted_bytes(weight: Weight) -> int:
+    """Of a network's weights in bf16; 0 for what is not a whole network of ours."""
+    expected = None if weight.layout == "vism_lora" else expected_tensors(weight, preset_of(weight))
+    return 2 * sum(tensor.numel() for tensor in expected.tensors.values()) if expected is not None else 0
 
 
 def _check_group(group: Sequence[Weight], store: Path, *, commercial_safe: bool) -> Check:

@@ -24,6 +24,9 @@ def doctor(
     checkpoint: Annotated[Path, typer.Option(help="the folder with the tiny networks")] = Path("models/tiny-base"),
     registry: Annotated[Path, typer.Option(help="the table of weights")] = REGISTRY,
     store: Annotated[Path, typer.Option(help="the folder that weights are fetched into")] = STORE,
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="plan for a GPU of this many GB that this machine does not have")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
     commercial_safe: Annotated[
         bool, typer.Option("--commercial-safe", help="refuse what may not be used commercially")
@@ -33,10 +36,11 @@ def doctor(
 
     Exit code 1, with the first thing to do as the last line, when something is missing.
     """
-    from more4d.doctor.machine import find_machine, measure_rate
+    from more4d.doctor.machine import find_machine, measure_rate, with_gpu
 
     machine = find_machine(store)
-    rate = measure_rate(machine)
+    rate = measure_rate(machine) if gpu_memory is None else None
+    machine = machine if gpu_memory is None else with_gpu(machine, gpu_memory)
     predictions = _predict_all(machine, rate)
     checks = _examine(preset, checkpoint, registry, store, machine, predictions[preset], commercial_safe)
     todo = next((c.todo for c in checks if c.status == "missing"), None)
@@ -49,7 +53,7 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-def _predict_all(machine: "Machine", rate: float) -> dict[str, list["Prediction"]]:
+def _predict_all(machine: "Machine", rate: float | None) -> dict[str, list["Prediction"]]:
     from more4d.doctor.estimate import OFFLOADS, STEPS, predict
     from more4d.models.architectures import ARCHITECTURES
 
@@ -84,19 +88,30 @@ def _examine(
 
 
 def _tell(
-    machine: "Machine", rate: float, checks: Sequence["Check"], predictions: dict[str, list["Prediction"]]
+    machine: "Machine", rate: float | None, checks: Sequence["Check"], predictions: dict[str, list["Prediction"]]
 ) -> None:
     for check in checks:
         typer.echo(f"{_MARK[check.status]}  {check.name:<10} {check.found}")
-    typer.echo(f"\nPredicted for one photo on {machine.name} at {rate / 1e12:.2f} TFLOP/s, a matrix product's rate:")
-    typer.echo("preset     step          parameters      work      least time    peak memory by offload         choose")
-    for name, steps in predictions.items():
-        for p in steps:
-            peaks = ", ".join(f"{mode} {size / 1e9:.1f}" for mode, size in p.peak_bytes.items())
-            typer.echo(
-                f"{name:<10} {p.step:<13} {sum(p.parameters.values()) / 1e9:7.2f} B  {p.flops / 1e12:10.3g} TFLOP "
-                f"{_duration(p.seconds):>10}    {peaks} GB    {p.offload or 'does not fit'}"
-            )
+    speed = "" if rate is None else f" at {_scaled(rate)}FLOP/s, the rate of a large matrix product"
+    typer.echo(f"\nPredicted for one photo on {machine.name}{speed}:")
+    head = "preset", "step", "parameters", "work", "time at least", "choose offload", "peak memory in GB by offload"
+    rows = [_prediction_row(name, p) for name, steps in predictions.items() for p in steps]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _prediction_row(preset: str, p: "Prediction") -> tuple[str, ...]:
+    parameters = _scaled(sum(p.parameters.values())).replace("G", "B").strip()
+    peaks = ", ".join(f"{mode} {size / 1e9:.2f}" for mode, size in p.peak_bytes.items())
+    time = "unknown" if p.seconds is None else _duration(p.seconds)
+    return preset, p.step, parameters, f"{_scaled(p.flops)}FLOP", time, p.offload or "does not fit", peaks
+
+
+def _scaled(value: float) -> str:
+    """Three digits and the prefix of a thousand's power, ready for a unit."""
+    power = next((p for p in (5, 4, 3, 2, 1) if value >= 1000**p), 0)
+    return f"{value / 1000**power:.3g} {' KMGTP'[power].strip()}"
 
 
 def _duration(seconds: float) -> str:
@@ -108,7 +123,7 @@ def _duration(seconds: float) -> str:
 def _as_json(
     preset: str,
     machine: "Machine",
-    rate: float,
+    rate: float | None,
     checks: Sequence["Check"],
     predictions: dict[str, list["Prediction"]],
     todo: str | None,

@@ -113,7 +113,8 @@ class Prediction:
     forward_flops: int
     """Of one forward of the transformer."""
     peak_bytes: dict[Offload, int]
-    seconds: float
+    seconds: float | None
+    """None for a device whose rate is not known."""
     offload: Offload | None
     """The fastest that fits; None when none does."""
 
@@ -164,7 +165,7 @@ def predict(
     step: GenerationStep,
     *,
     memory: int,
-    rate: float,
+    rate: float | None,
     number_bytes: int,
     offloads: Iterable[Offload] = OFFLOADS,
 ) -> Prediction:
@@ -172,7 +173,7 @@ def predict(
 
     number_bytes: of a number in the compute type, 4 on a CPU, 2 in bf16. Raises ValueError for a rate of zero.
     """
-    if rate <= 0:
+    if rate is not None and rate <= 0:
         raise ValueError(f"rate={rate} must be above 0 operations a second")
     sizes = network_sizes(architecture)
     parts = {name: sizes[name] for name in _NETWORKS[step]}
@@ -186,7 +187,7 @@ def predict(
         flops=flops,
         forward_flops=work.flops,
         peak_bytes=peaks,
-        seconds=flops / rate,
+        seconds=None if rate is None else flops / rate,
         offload=next((mode for mode in peaks if peaks[mode] <= HEADROOM * memory), None),
     )
 

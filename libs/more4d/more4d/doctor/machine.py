@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -54,6 +54,14 @@ def find_machine(folder: Path) -> Machine:
         threads=torch.get_num_threads(),
         disk_free=shutil.disk_usage(_existing(folder)).free,
     )
+
+
+def with_gpu(machine: Machine, gigabytes: float) -> Machine:
+    """The machine, were its accelerator one of this memory that computes in bf16. Raises ValueError for none."""
+    if gigabytes <= 0:
+        raise ValueError(f"--gpu-memory {gigabytes:g} must be above 0 GB")
+    name = f"a GPU of {gigabytes:g} GB"
+    return replace(machine, device="gpu", name=name, memory=int(gigabytes * 1e9), compute_capability="", bf16=True)
 
 
 def measure_rate(machine: Machine, *, seconds: float = 0.4) -> float:

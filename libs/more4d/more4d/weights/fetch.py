@@ -4,6 +4,7 @@ huggingface_hub speaks the protocol; its own download keeps nothing of a file wh
 afford, so the partial file is kept here.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from more4d.data.atomic import atomic_write_json, sync
@@ -145,17 +147,25 @@ def _download(weight: Weight, file: WeightFile, source: Source, store: Path) -> 
     tag = hashlib.sha256(f"{file.path} {source.etag or file.sha256}".encode()).hexdigest()[:16]
     partial = store / PARTIAL / weight.name / f"{tag}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True)
-    done = partial.stat().st_size if partial.is_file() else 0
-    _require_space(weight, source, done, store)
-    try:
-        with partial.open("ab") as opened:
+    with partial.open("ab") as opened:
+        _lock(opened, weight, file)
+        done = opened.tell()
+        _require_space(weight, source, done, store)
+        try:
             http_get(source.url, opened, resume_size=done, headers=source.headers, expected_size=source.bytes)
-    except (OSError, ValueError) as error:
-        kept = partial.stat().st_size
-        raise FetchError(
-            f"{weight.name}/{file.path}: {_first_line(error)}; {kept} bytes are kept, fetch again to continue"
-        ) from error
+        except (OSError, ValueError) as error:
+            raise FetchError(
+                f"{weight.name}/{file.path}: {_first_line(error)}; {opened.tell()} bytes are kept, fetch again to continue"
+            ) from error
     return partial
+
+
+def _lock(opened: IO[bytes], weight: Weight, file: WeightFile) -> None:
+    """Keep other processes from writing to the same partial file; ends with the file's closing, however that comes."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FetchError(f"{weight.name}/{file.path} is being fetched by another process") from error
 
 
 def _accept(weight: Weight, file: WeightFile, source: Source, partial: Path) -> str:
