@@ -1,4 +1,4 @@
-"""`more4d weights list | fetch | verify | convert`: exit code 1 for what is missing, wrong or refused, 2 for mistakes.
+"""`more4d weights list | fetch | verify | convert | assemble`: exit code 1 for what is missing, wrong or refused, 2 for mistakes.
 
 Each command loads what it needs itself: listing does without torch.
 """
@@ -6,11 +6,16 @@ Each command loads what it needs itself: listing does without torch.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from more4d.weights.registry import CONVERTIBLE, REGISTRY, STORE, Preset, Registry, Weight, read_registry
+
+if TYPE_CHECKING:
+    import torch
+
+DEPTH = Path("models/tiny-base/depth.safetensors")
 
 app = typer.Typer(help="Third-party weights: what there is, what its licence allows, fetching and checking it.")
 
@@ -125,20 +130,87 @@ def convert(
     typer.echo(f"{destination}: {destination.stat().st_size} bytes")
 
 
+@app.command()
+def assemble(
+    preset: Annotated[Preset, typer.Option(help="whose networks")],
+    out: Annotated[Path, typer.Option(help="the checkpoint folder to write")],
+    registry: RegistryOption = REGISTRY,
+    store: StoreOption = STORE,
+    depth: Annotated[Path, typer.Option(help="our own depth network")] = Path("models/tiny-base/depth.safetensors"),
+    training: Annotated[bool, typer.Option("--training", help="start STraG from its base, to train it")] = False,
+    commercial_safe: Safe = False,
+) -> None:
+    """Make one checkpoint folder of a preset's fetched weights: what `more4d generate` and training load."""
+    from more4d.models.architectures import ARCHITECTURES
+    from more4d.weights.assemble import assemble as write_checkpoint
+    from more4d.weights.sources import parts_of, sources_of
+
+    parts = parts_of(read_registry(registry), preset, training=training)
+    if commercial_safe:
+        _refuse_forbidden(list(parts.values()))
+    if out.exists():
+        raise ValueError(f"{out} exists; remove it or choose another --out")
+    try:
+        sources = sources_of(parts, store, depth)
+    except FileNotFoundError as error:
+        _fail(str(error))
+    write_checkpoint(ARCHITECTURES[preset], sources, out)
+    typer.echo(f"{out}: a checkpoint of preset {preset}")
+
+
 def _convert(weight: Weight, store: Path, destination: Path, dtype: str | None) -> None:
+    from more4d.models.conversion import convert_file
+
+    wanted = None if dtype is None else _dtype(dtype)
+    source = _fetched(weight, store)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    convert_file(weight.layout, source, destination, dtype=wanted)
+
+
+@app.command()
+def assemble(
+    preset: Annotated[Preset, typer.Option(help="whose networks")],
+    out: Annotated[Path, typer.Option(help="the checkpoint folder to write")],
+    untrained_strag: Annotated[
+        bool, typer.Option("--untrained-strag", help="STraG as its training starts, from Wan-Fun Control")
+    ] = False,
+    depth: Annotated[Path, typer.Option(help="weights of our depth network")] = DEPTH,
+    registry: RegistryOption = REGISTRY,
+    store: StoreOption = STORE,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
+    commercial_safe: Safe = False,
+) -> None:
+    """Make one checkpoint folder of a preset's fetched weights, for `more4d generate --checkpoint` and for training."""
+    from more4d.models.architectures import ARCHITECTURES
+    from more4d.weights.assemble import Sources, choose_weights
+    from more4d.weights.assemble import assemble as write
+
+    if out.exists():
+        raise ValueError(f"{out} exists; remove it or choose another --out")
+    chosen = choose_weights(read_registry(registry), preset, untrained_strag=untrained_strag)
+    if commercial_safe:
+        _refuse_forbidden(list(chosen.values()))
+    paths = {part: _fetched(weight, store) for part, weight in chosen.items()}
+    write(ARCHITECTURES[preset], Sources(depth=depth, **paths), out, dtype=_dtype(dtype))
+    typer.echo(f"{out}: `more4d generate --checkpoint {out}` uses it")
+
+
+def _dtype(name: str) -> "torch.dtype":
     import torch
 
-    from more4d.models.conversion import convert_file
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in types:
+        raise ValueError(f"--dtype {name} is none of {', '.join(types)}")
+    return types[name]
+
+
+def _fetched(weight: Weight, store: Path) -> Path:
+    """Where a weight lies; ends the command where it was not fetched."""
     from more4d.weights.fetch import missing_files
 
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype is not None and dtype not in types:
-        raise ValueError(f"--dtype {dtype} is none of {', '.join(types)}")
     if missing := missing_files(weight, store):
         _fail(f"{store / weight.name / missing[0].path} is missing; run `more4d weights fetch {weight.name}`")
-    source = store / weight.name / (weight.folder or weight.file[0].path)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    convert_file(weight.layout, source, destination, dtype=types.get(dtype or ""))
+    return store / weight.name / (weight.folder or weight.file[0].path)
 
 
 def _chosen(registry: Registry, names: Sequence[str] | None, preset: str | None) -> list[Weight]:

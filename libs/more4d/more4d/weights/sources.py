@@ -1,0 +1,59 @@
+"""Which fetched files a preset's checkpoint is assembled from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from more4d.weights.assemble import Sources
+from more4d.weights.fetch import missing_files
+from more4d.weights.registry import Layout, Network, Registry, Weight
+
+TOKENIZER = "tokenizer.json"
+
+
+def parts_of(registry: Registry, preset: str, *, training: bool) -> dict[str, Weight]:
+    """The weights of a preset's checkpoint, by their fields in `Sources`.
+
+    `training` starts STraG from its base even where a trained one is released. Raises ValueError for a preset without
+    published networks.
+    """
+    weights = registry.needed(preset)
+    parts = {
+        "motion_vae": _find(weights, preset, "motion_vae"),
+        "vism": _find(weights, preset, "vism", "wan_dit"),
+        "text": _find(weights, preset, "text"),
+        "image_encoder": _find(weights, preset, "image_encoder"),
+        "tokenizer": next(w for w in weights if any(f.path.endswith(TOKENIZER) for f in w.file)),
+    }
+    released = next((w for w in weights if w.network == "strag"), None)
+    if released is not None and not training:
+        parts["strag"] = released
+    else:
+        parts["strag_base"] = _find(weights, preset, "strag-base")
+        parts["omnimae"] = _find(weights, preset, "motion_encoder")
+    lora = next((w for w in weights if w.layout == "vism_lora"), None)
+    return parts if lora is None else parts | {"vism_lora": lora}
+
+
+def sources_of(parts: dict[str, Weight], store: Path, depth: Path) -> Sources:
+    """The parts' files in the store, and the weights of our own depth network.
+
+    Raises FileNotFoundError naming the weights that are not there.
+    """
+    missing = list(dict.fromkeys(w.name for w in parts.values() if missing_files(w, store)))
+    if missing:
+        raise FileNotFoundError(f"{', '.join(missing)} are not in {store}; `more4d weights fetch {' '.join(missing)}`")
+    paths = {name: store / w.name / (w.folder or _file(w, name)) for name, w in parts.items()}
+    return Sources(**paths, depth=depth)
+
+
+def _find(weights: Sequence[Weight], preset: str, network: Network, layout: Layout | None = None) -> Weight:
+    for weight in weights:
+        if weight.network == network and layout in (None, weight.layout):
+            return weight
+    raise ValueError(f"no published {network} is made for preset {preset}; `more4d weights list` tells which are")
+
+
+def _file(weight: Weight, part: str) -> str:
+    return next(
+        (f.path for f in weight.file if part == "tokenizer" and f.path.endswith(TOKENIZER)), weight.file[0].path
+    )
