@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_the_old_file(file: Path, tmp_path: Path, monk
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("more4d.models.conversion.reading.ShardedState.__getitem__", fail)
+    monkeypatch.setattr("more4d.models.conversion.reading.ShardedState.read", fail)
     with pytest.raises(OSError, match="disk full"):
         convert_file("wan_dit", file, destination)
     assert [p.name for p in destination.parent.iterdir()] == ["x.safetensors"]

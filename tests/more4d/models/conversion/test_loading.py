@@ -1,4 +1,3 @@
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,23 +52,20 @@ def test_loading_into_a_network_with_weights_keeps_which_are_trained(file: Path,
     assert [name for name, p in other.named_parameters() if p.requires_grad] == ["proj_out.weight", "proj_out.bias"]
 
 
-def test_no_tensor_of_the_files_is_held_when_the_next_is_read(
+def test_what_was_read_is_the_networks_own_before_the_next_is_read(
     shards: Path, empty: ViSMTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, seen, held = reading.ShardedState.__getitem__, [], []
+    read, seen = reading.ShardedState.read, []
 
-    def watched(state: reading.ShardedState, name: str) -> Tensor:
-        held.append(sum(reference() is not None for reference in seen))
-        loaded = sum(not p.is_meta for p in empty.parameters())
-        assert loaded == len(seen), "what was read is in the network, and nothing else is"
-        tensor = read(state, name)
-        seen.append(weakref.ref(tensor.untyped_storage()))
-        return tensor
+    def watched(state: reading.ShardedState, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        loaded = [p.data_ptr() for p in empty.parameters() if not p.is_meta]
+        assert sorted(loaded) == sorted(tensor.data_ptr() for tensor in seen)
+        seen.append(read(state, name, dtype))
+        return seen[-1]
 
-    monkeypatch.setattr(reading.ShardedState, "__getitem__", watched)
+    monkeypatch.setattr(reading.ShardedState, "read", watched)
     load_published(empty, shards, "wan_dit", dtype=torch.bfloat16)
     assert len(seen) == len(empty.state_dict())
-    assert max(held) == 0
 
 
 def test_the_rotary_tables_are_made_although_no_file_holds_them(file: Path, vism: ViSMTransformer) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from more4d.models.conversion import CheckpointError, outlines, read_published
+from more4d.models.conversion import CheckpointError, outlines, read_published, stored
 from more4d.models.conversion.stored import DTYPES, places, write_safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,6 +28,16 @@ def bits(value: Tensor) -> list[int]:
 def test_what_the_library_wrote_is_read_bit_for_bit(tmp_path: Path) -> None:
     save_file(made := of_every_dtype(), tmp_path / "x.safetensors", metadata={"format": "pt"})
     assert same({name: place.read() for name, place in places(tmp_path / "x.safetensors").items()}, made)
+
+
+def test_a_tensor_is_rounded_to_another_dtype_as_torch_rounds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_PIECE", 7)
+    save_file(made := of_every_dtype(), tmp_path / "x.safetensors")
+    expected = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in made.items()}
+    found = {name: place.read(torch.bfloat16) for name, place in places(tmp_path / "x.safetensors").items()}
+    assert same(found, expected)
 
 
 def test_what_is_written_the_library_reads_bit_for_bit(tmp_path: Path) -> None:
@@ -73,7 +83,7 @@ def test_a_file_that_shrinks_between_header_and_tensor_is_noticed(tmp_path: Path
     save_file({"a": torch.ones(8)}, tmp_path / "x.safetensors")
     found = places(tmp_path / "x.safetensors")
     (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-3])
-    with pytest.raises(CheckpointError, match="ends 3 bytes too early"):
+    with pytest.raises(CheckpointError, match="ends too early, at "):
         found["a"].read()
 
 

@@ -41,13 +41,17 @@ class ShardedState(Mapping[str, Tensor]):
         self._places = places
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._places[name].read()
+        return self.read(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor, in `dtype` where that is given and the tensor floating."""
+        return self._places[name].read(dtype)
 
     def outlines(self) -> dict[str, Tensor]:
         """Every tensor on the meta device: shapes and dtypes, no values."""
@@ -75,8 +79,10 @@ def read_ours(path: Path, layout: str, *, back: bool = False) -> Mapping[str, Te
 
 def owned(state: Mapping[str, Tensor], name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """A tensor on `device`, in `dtype` where it is floating, that neither `state` nor a file holds."""
+    if isinstance(state, ShardedState):
+        return state.read(name, dtype).to(device)
     value = state[name]
-    return value.to(device, dtype if value.is_floating_point() else None, copy=not isinstance(state, ShardedState))
+    return value.to(device, dtype if value.is_floating_point() else None, copy=True)
 
 
 def read_published(path: Path) -> Mapping[str, Tensor]:

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_PIECE = 2**22
+"""Numbers that are converted at once."""
 _POINTER = b"version https://git-lfs"
 
 
@@ -40,17 +43,32 @@ class Place:
         """The tensor without its values, on the meta device."""
         return torch.empty(self.shape, dtype=self.dtype, device="meta")
 
-    def read(self) -> Tensor:
-        """The tensor in memory of its own. Raises CheckpointError when the file ends before it."""
-        value = torch.empty(self.shape, dtype=self.dtype, device="cpu")
-        room = value.reshape(-1).view(torch.uint8).numpy().data
+    def read(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The tensor in memory of its own, in `dtype` where that is given and the tensor floating.
+
+        Raises CheckpointError when the file ends before it.
+        """
+        wanted = dtype if dtype is not None and self.dtype.is_floating_point else self.dtype
+        value = torch.empty(self.shape, dtype=wanted, device="cpu")
+        flat = value.reshape(-1)
         with self.file.open("rb", buffering=0) as opened:
             opened.seek(self.start)
-            while room and (count := opened.readinto(room)):
-                room = room[count:]
-        if room:
-            raise CheckpointError(f"{self.file} ends {len(room)} bytes too early: it has changed while it was read")
+            if wanted == self.dtype:
+                self._fill(flat, opened)
+                return value
+            # Rounded piece by piece: whole tensors that come and go leave holes in the heap.
+            piece = torch.empty(min(_PIECE, len(flat)), dtype=self.dtype, device="cpu")
+            for part in flat.split(_PIECE):
+                self._fill(piece[: len(part)], opened)
+                part.copy_(piece[: len(part)])
         return value
+
+    def _fill(self, flat: Tensor, opened: FileIO) -> None:
+        room = flat.view(torch.uint8).numpy().data
+        while room and (count := opened.readinto(room)):
+            room = room[count:]
+        if room:
+            raise CheckpointError(f"{self.file} ends too early, at {opened.tell()} bytes: it changed while it was read")
 
 
 def places(file: Path) -> dict[str, Place]:
