@@ -2,18 +2,20 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from more4d.models.architectures import Architecture, TransformerShape
+from more4d.models.conversion.loading import assign, fill_tables
+from more4d.models.conversion.stored import places
 from more4d.models.depth import DepthNetwork
 from more4d.models.image_encoder import ImageEncoder
 from more4d.models.motion_encoder import MotionEncoder
@@ -24,6 +26,7 @@ from more4d.models.vism import ViSMTransformer
 
 NETWORKS = ("vae", "strag", "vism", "depth", "motion_encoder", "text", "image_encoder")
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,25 @@ class Models:
     """Each network's weight file; empty for networks that were just made."""
 
     @classmethod
-    def load(cls, folder: Path, *, overrides: Mapping[str, Path] | None = None, device: str = "cpu") -> "Models":
+    def load(
+        cls,
+        folder: Path,
+        *,
+        overrides: Mapping[str, Path] | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Models":
         """The checkpoint in `folder`, with the weights of some networks taken from other files.
 
-        Raises ValueError naming the folder, file, key or shape that does not fit.
+        Floating tensors become `dtype`; beside the loaded weights no more is held than one tensor. Raises ValueError
+        naming the folder, file, key or shape that does not fit.
         """
         if unknown := sorted(set(overrides or {}) - set(NETWORKS)):
             raise ValueError(f"unknown networks {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}")
-        models = build(read_architecture(folder), read_tokenizer(folder))
+        models = build(read_architecture(folder), read_tokenizer(folder), large_on_meta=True)
         files = {name: folder / f"{name}.safetensors" for name in NETWORKS} | dict(overrides or {})
         for name, file in files.items():
-            load_exactly(getattr(models, name), file)
-            getattr(models, name).to(device).eval().requires_grad_(False)
+            load_exactly(getattr(models, name), file, dtype=dtype, device=device).eval().requires_grad_(False)
         return Models(**{n: getattr(models, n) for n in NETWORKS}, config=models.config, files=files)
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
@@ -67,23 +77,31 @@ class Models:
         for name in NETWORKS:
             save_network(getattr(self, name), files[name], dtype=dtype)
         files["config"].write_text(self.config.model_dump_json(indent=2) + "\n")
+        assert self.text.tokenizer_json, "a checkpoint's text encoder is made with its tokenizer"
         files["tokenizer"].write_text(self.text.tokenizer_json)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each network's file."""
-        return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(self.files.items())}
+        return {name: _sha256(file) for name, file in sorted(self.files.items())}
 
 
-def build(config: Architecture, tokenizer_json: str) -> Models:
-    """Networks of the given shapes with random weights."""
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def build(config: Architecture, tokenizer_json: str, *, large_on_meta: bool = False) -> Models:
+    """Networks of the given shapes with random weights; the transformers and the text encoder without any where asked."""
+    with torch.device("meta") if large_on_meta else nullcontext():
+        strag, vism, text = build_strag(config), build_vism(config), TextEncoder(config.text, tokenizer_json)
     return Models(
         vae=MotionVAE(config.motion_vae),
-        strag=build_strag(config),
-        vism=build_vism(config),
+        strag=strag,
+        vism=vism,
         depth=DepthNetwork(config.depth),
         motion_encoder=MotionEncoder(config.motion_encoder),
-        text=TextEncoder(config.text, tokenizer_json),
+        text=text,
         image_encoder=ImageEncoder(config.image_encoder),
         config=config,
         files={},
@@ -150,22 +168,32 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.detach().to(dtype if value.is_floating_point() else value.dtype).contiguous().clone()
 
 
-def load_exactly(network: nn.Module, file: Path) -> None:
-    """Fill `network` from `file`; raises ValueError naming every key that is missing, extra or of another shape."""
-    if not file.is_file():
-        raise ValueError(f"checkpoint file {file} is missing")
-    try:
-        stored = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
-    wanted = network.state_dict()
-    problems = [f"missing {k}" for k in sorted(wanted.keys() - stored.keys())]
-    problems += [f"unexpected {k}" for k in sorted(stored.keys() - wanted.keys())]
+def load_exactly(
+    network: Loaded, file: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Loaded:
+    """`network` on `device`, filled from `file` tensor by tensor; it may be on the meta device.
+
+    Floating tensors become `dtype`, by default the network's own. Raises ValueError naming the file that cannot be read,
+    or every key that is missing, extra or of another shape.
+    """
+    found, wanted = places(file), network.state_dict()
+    _require_same_tensors(network, {name: place.shape for name, place in found.items()}, wanted, file)
+    if not any(value.is_meta for value in wanted.values()):
+        network.to(device)
+    for name, place in found.items():
+        own = wanted[name].dtype
+        assign(network, name, place.read().to(device, dtype if dtype and own.is_floating_point else own))
+    fill_tables(network, device)
+    return network
+
+
+def _require_same_tensors(
+    network: nn.Module, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], file: Path
+) -> None:
+    problems = [f"missing {k}" for k in sorted(wanted.keys() - found.keys())]
+    problems += [f"unexpected {k}" for k in sorted(found.keys() - wanted.keys())]
     problems += [
-        f"{k} is {tuple(stored[k].shape)}, not {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in stored and stored[k].shape != v.shape
+        f"{k} is {found[k]}, not {tuple(v.shape)}" for k, v in wanted.items() if found.get(k, v.shape) != v.shape
     ]
     if problems:
         raise ValueError(f"{file} does not fit {type(network).__name__}: {'; '.join(problems[:8])}")
-    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in stored.items()})
