@@ -3,10 +3,12 @@
 Suffixes: B batch, C latent channels, T frames, K latent frames = 1 + (T-1)/4, H height, W width; h = H/8, w = W/8.
 """
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.hooks import apply_group_offloading
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -18,6 +20,7 @@ from more4d.models.network import Network
 from more4d.models.trajectory_codec import TrajectoryCodecConfig, TrajectoryDecoder, TrajectoryEncoder
 from more4d.settings import Section
 
+CPU = torch.device("cpu")
 LATENT_STRIDE = (4, 8, 8)
 """Frames, rows and columns of pixels that one latent cell stands for."""
 LATENT_CHANNELS = 16
@@ -205,6 +208,27 @@ class MotionVAE(Network[MotionVAEConfig]):
         """Motion [B, 3, T, H, W] by the linear part of the decoder alone."""
         mean, std = self._motion_statistics(latent)
         return self.trajectory_decoder.inverse(self.linear_decode_video(latent * std + mean))
+
+    def enable_group_offload(
+        self, onload_device: torch.device, offload_device: torch.device = CPU, *args: Any, **options: Any
+    ) -> None:
+        """Group offloading, layer by layer whatever the type asked for; the linear VAE's bases stay on `onload_device`.
+
+        Blocks are brought for their parent's `forward`, and a VAE is entered by its other methods.
+        """
+        folder = options.pop("offload_to_disk_path", None)
+        known = ("non_blocking", "use_stream", "record_stream", "low_cpu_mem_usage")
+        options = {name: value for name, value in options.items() if name in known}
+        for part in (self, self.vae):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = parameter.data.to(onload_device)
+        # A folder each: the files are named after the layers within a part alone.
+        parts = {"trajectory_encoder": self.trajectory_encoder, "trajectory_decoder": self.trajectory_decoder}
+        for name, part in {**parts, **dict(self.vae.named_children())}.items():
+            path = None if folder is None else str(Path(folder) / name)
+            apply_group_offloading(
+                part, onload_device, offload_device, "leaf_level", offload_to_disk_path=path, **options
+            )
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         config = self.vae.config

@@ -5,13 +5,14 @@ Suffixes: B batch, C latent channels, K latent frames, h and w latent rows and c
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from more4d.models.architectures import Generation
 from more4d.models.flow_matching import TIMESTEPS, to_velocity
@@ -98,6 +99,30 @@ class FlowPipeline(DiffusionPipeline):
     def disable_vae_tiling(self) -> None:
         """The video VAE works on whole frames again."""
         self.vae.vae.disable_tiling()
+
+    def enable_group_offload(
+        self,
+        onload_device: torch.device,
+        *args: Any,
+        offload_to_disk_path: str | None = None,
+        exclude_modules: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """diffusers' group offloading of every component; on disk each has a folder of its own.
+
+        In one folder components would overwrite each other: a file is named after its group's place in the component.
+        """
+        if offload_to_disk_path is None:
+            super().enable_group_offload(onload_device, *args, exclude_modules=list(exclude_modules), **options)
+            return
+        for name, part in self.components.items():
+            if not isinstance(part, nn.Module):
+                continue
+            if name in exclude_modules:
+                part.to(onload_device)
+            else:
+                folder = str(Path(offload_to_disk_path) / name)
+                part.enable_group_offload(onload_device, *args, offload_to_disk_path=folder, **options)  # type: ignore[operator]
 
     @torch.no_grad()
     def encode_prompt(self, prompt: str | Sequence[str], batch: int = 1) -> Tensor:

@@ -53,7 +53,7 @@ class TrajectoryPipeline(FlowPipeline):
     computed once a call, for all steps and both branches of the guidance.
     """
 
-    model_cpu_offload_seq = "depth_network->text_encoder->image_encoder->motion_encoder->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->depth_network->image_encoder->motion_encoder->transformer->vae"
     _optional_components = ["tokenizer", "text_encoder", "image_encoder", "motion_encoder", "depth_network"]
 
     motion_encoder: Any
