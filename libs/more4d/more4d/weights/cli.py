@@ -15,8 +15,6 @@ from more4d.weights.registry import CONVERTIBLE, REGISTRY, STORE, Preset, Regist
 if TYPE_CHECKING:
     import torch
 
-DEPTH = Path("models/tiny-base/depth.safetensors")
-
 app = typer.Typer(help="Third-party weights: what there is, what its licence allows, fetching and checking it.")
 
 FAILED = 1
@@ -165,34 +163,6 @@ def _convert(weight: Weight, store: Path, destination: Path, dtype: str | None) 
     source = _fetched(weight, store)
     destination.parent.mkdir(parents=True, exist_ok=True)
     convert_file(weight.layout, source, destination, dtype=wanted)
-
-
-@app.command()
-def assemble(
-    preset: Annotated[Preset, typer.Option(help="whose networks")],
-    out: Annotated[Path, typer.Option(help="the checkpoint folder to write")],
-    untrained_strag: Annotated[
-        bool, typer.Option("--untrained-strag", help="STraG as its training starts, from Wan-Fun Control")
-    ] = False,
-    depth: Annotated[Path, typer.Option(help="weights of our depth network")] = DEPTH,
-    registry: RegistryOption = REGISTRY,
-    store: StoreOption = STORE,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
-    commercial_safe: Safe = False,
-) -> None:
-    """Make one checkpoint folder of a preset's fetched weights, for `more4d generate --checkpoint` and for training."""
-    from more4d.models.architectures import ARCHITECTURES
-    from more4d.weights.assemble import Sources, choose_weights
-    from more4d.weights.assemble import assemble as write
-
-    if out.exists():
-        raise ValueError(f"{out} exists; remove it or choose another --out")
-    chosen = choose_weights(read_registry(registry), preset, untrained_strag=untrained_strag)
-    if commercial_safe:
-        _refuse_forbidden(list(chosen.values()))
-    paths = {part: _fetched(weight, store) for part, weight in chosen.items()}
-    write(ARCHITECTURES[preset], Sources(depth=depth, **paths), out, dtype=_dtype(dtype))
-    typer.echo(f"{out}: `more4d generate --checkpoint {out}` uses it")
 
 
 def _dtype(name: str) -> "torch.dtype":
