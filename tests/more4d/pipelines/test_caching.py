@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
 from diffusers.models.transformers.transformer_wan import WanAttention
 from more4d.models.strag import STraGBlock
 from more4d.pipelines import TrajectoryPipeline, ViewPipeline

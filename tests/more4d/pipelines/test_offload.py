@@ -34,6 +34,11 @@ def trajectories_of(pipeline: Any, scene: dict[str, Any]) -> np.ndarray:
     return pipeline(**(scene | {"depth": None, "intrinsics": None, "guidance_scale": 2.0})).trajectories
 
 
+def frames_of(pipeline: Any, render: dict[str, Any]) -> np.ndarray:
+    """The completed video."""
+    return pipeline(**render).frames
+
+
 def modules(pipeline: Any) -> dict[str, nn.Module]:
     """The components with weights."""
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
@@ -122,7 +127,7 @@ def test_sequential_offload_completes_views_too(own: Models, views: ViewPipeline
     pipeline = quiet(ViewPipeline.from_models(own))
     offload_sequentially(pipeline)
     assert homes(pipeline.transformer) == {"meta"}
-    assert np.allclose(pipeline(**render).frames, views(**render).frames, atol=1e-5)
+    assert np.allclose(frames_of(pipeline, render), frames_of(views, render), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
@@ -142,10 +147,10 @@ def test_group_offload_brings_each_group_for_its_own_forward(
 
 @pytest.mark.usefixtures("spoiling")
 def test_group_offload_completes_views_too(own: Models, views: ViewPipeline, render: dict[str, Any]) -> None:
-    expected = views(**render).frames
+    expected = frames_of(views, render)
     pipeline = quiet(ViewPipeline.from_models(own))
     pipeline.enable_group_offload(torch.device("cpu"), torch.device("cpu"), "block_level", num_blocks_per_group=1)
-    assert np.allclose(pipeline(**render).frames, expected, atol=1e-5)
+    assert np.allclose(frames_of(pipeline, render), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["leaf_level", "block_level"])

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any, cast
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 from more4d.data.sample import Sample
 from more4d.inference.trajectories import generate_trajectories
-from more4d.models.bundle import Models
+from more4d.models.architectures import Architecture
+from more4d.models.bundle import Models, build_strag
 from more4d.models.flow_matching import seeded_noise
 from more4d.models.strag import STraGTransformer
 from more4d.pipelines import TrajectoryPipeline
@@ -106,11 +108,11 @@ def test_a_negative_prompt_takes_the_place_of_the_empty_one(
 def test_depth_and_camera_come_from_the_depth_network_where_they_are_not_given(
     trajectories: TrajectoryPipeline, scene: dict[str, Any]
 ) -> None:
-    found: Any = trajectories(**(scene | {"depth": None, "intrinsics": None}))
+    found: Any = trajectories(**dict(scene, depth=None, intrinsics=None))
     told = trajectories.depth_network.infer(pictures(scene["image"]))
     assert torch.equal(found.depth, told.depth) and torch.equal(found.intrinsics, told.intrinsics)
     assert np.allclose(found.trajectories[0, 0, ..., 2], told.depth[0], atol=1e-5)
-    known: Any = trajectories(**(scene | {"depth": None}))
+    known: Any = trajectories(**dict(scene, depth=None))
     assert torch.equal(known.intrinsics[0], torch.from_numpy(scene["intrinsics"]))
 
 
@@ -164,6 +166,23 @@ def test_a_callback_may_stop_the_walk(trajectories: TrajectoryPipeline, scene: d
     run(trajectories, scene, callback_on_step_end=stop)
     assert steps == [0, 1]
     assert np.isfinite(run(trajectories, scene)).all()
+
+
+def test_a_reference_may_be_given_to_a_transformer_that_takes_one(
+    models: Models, architecture: Architecture, scene: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    taking = architecture.strag.model_copy(update={"reference_channels": 16})
+    strag = build_strag(architecture.model_copy(update={"strag": taking})).eval().requires_grad_(False)
+    pipeline = quiet(TrajectoryPipeline.from_models(dataclasses.replace(models, strag=strag)))
+    reference = pipeline.encode_reference(pictures(scene["image"]))
+    assert reference.shape == (1, 16, 4, 6)
+    found = run(pipeline, scene, reference=reference)
+    assert found.shape == (1, 5, 32, 48, 3)
+    assert not np.array_equal(found, run(pipeline, scene))
+    assert not np.array_equal(found, run(pipeline, scene, reference=torch.zeros_like(reference)))
+    with pytest.raises(ValueError, match="built without reference_channels"):
+        run(quiet(TrajectoryPipeline.from_models(models)), scene, reference=reference)
 
 
 def test_sizes_and_shapes_that_do_not_fit_are_named(trajectories: TrajectoryPipeline, scene: dict[str, Any]) -> None:

@@ -96,6 +96,14 @@ class TrajectoryPipeline(FlowPipeline):
         return self.motion_encoder.encode(image.to(self._execution_device))
 
     @torch.no_grad()
+    def encode_reference(self, image: Tensor) -> Tensor:
+        """The latent [B, 16, h, w] of images [B, 3, H, W] in 0..255 for `reference`.
+
+        The published inference gives the photo's own, its training zeros; give what the checkpoint was trained with.
+        """
+        return image_latent(self.vae, to_unit_range(image.to(self._execution_device)), 1)[:, :, 0]
+
+    @torch.no_grad()
     def __call__(
         self,
         image: Picture | Sequence[Image.Image],
