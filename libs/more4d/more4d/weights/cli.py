@@ -135,6 +135,7 @@ def assemble(
     registry: RegistryOption = REGISTRY,
     store: StoreOption = STORE,
     depth: Annotated[Path, typer.Option(help="our own depth network")] = Path("models/tiny-base/depth.safetensors"),
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
     training: Annotated[bool, typer.Option("--training", help="start STraG from its base, to train it")] = False,
     commercial_safe: Safe = False,
 ) -> None:
@@ -152,7 +153,7 @@ def assemble(
         sources = sources_of(parts, store, depth)
     except FileNotFoundError as error:
         _fail(str(error))
-    write_checkpoint(ARCHITECTURES[preset], sources, out)
+    write_checkpoint(ARCHITECTURES[preset], sources, out, dtype=_dtype(dtype))
     typer.echo(f"{out}: a checkpoint of preset {preset}")
 
 
@@ -186,7 +187,8 @@ def _fetched(weight: Weight, store: Path) -> Path:
 def _chosen(registry: Registry, names: Sequence[str] | None, preset: str | None) -> list[Weight]:
     if not names and preset is None:
         raise ValueError("name weights, or give --preset; `more4d weights list` tells the names")
-    return [*registry.named(names or ()), *(registry.needed(preset) if preset else ())]
+    wanted = [*registry.named(names or ()), *(registry.needed(preset) if preset else ())]
+    return list({weight.name: weight for weight in wanted}.values())
 
 
 def _refuse_forbidden(weights: Sequence[Weight]) -> None:
