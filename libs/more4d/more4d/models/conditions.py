@@ -22,7 +22,7 @@ def to_unit_range(rgb: Tensor) -> Tensor:
 
 def image_latent(vae: MotionVAE, image: Tensor, frames: int) -> Tensor:
     """Latent [B, 16, K, h, w] of an image [B, 3, H, W] in [-1, 1], repeated over `frames`."""
-    return vae.encode_video(image[:, :, None].expand(-1, -1, frames, -1, -1).to(vae.dtype))
+    return vae.encode_video(image[:, :, None].expand(-1, -1, frames, -1, -1))
 
 
 def depth_latent(vae: MotionVAE, depth: Tensor, frames: int, encoding: DepthEncoding) -> Tensor:

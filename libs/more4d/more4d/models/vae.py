@@ -168,13 +168,13 @@ class MotionVAE(Network[MotionVAEConfig]):
     def encode_video(self, video: Tensor) -> Tensor:
         """Normalised latent mean [B, C, K, h, w] of a video [B, 3, T, H, W] in [-1, 1]; deterministic."""
         mean, std = self._statistics(video)
-        return (self.vae.encode(video).latent_dist.mode() - mean) / std
+        return (self.vae.encode(video.to(self.vae.dtype)).latent_dist.mode() - mean) / std
 
     @apply_forward_hook
     def decode_video(self, latent: Tensor) -> Tensor:
         """Video [B, 3, T, H, W] in [-1, 1] of a normalised latent [B, C, K, h, w]."""
         mean, std = self._statistics(latent)
-        return self.vae.decode(latent * std + mean).sample
+        return self.vae.decode((latent * std + mean).to(self.vae.dtype)).sample
 
     @apply_forward_hook
     def encode_motion(self, motion: Tensor) -> Tensor:

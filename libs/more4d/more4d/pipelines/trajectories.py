@@ -224,7 +224,7 @@ class TrajectoryPipeline(FlowPipeline):
     ) -> NDArray[np.float32] | Tensor:
         if output_type == "latent":
             return latents
-        motion = self.vae.decode_motion(latents.to(self.vae.dtype)).float()
+        motion = self.vae.decode_motion(latents).float()
         if output_type == "motion":
             return motion
         assert intrinsics is not None

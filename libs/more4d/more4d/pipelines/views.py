@@ -109,7 +109,7 @@ class ViewPipeline(FlowPipeline):
         )
         device, dtype = self._execution_device, self.transformer.dtype
         render, known = render.to(device), known.to(device)
-        latent = self.vae.encode_video(render_with_holes(to_unit_range(render), known).to(self.vae.dtype)).to(dtype)
+        latent = self.vae.encode_video(render_with_holes(to_unit_range(render), known)).to(dtype)
         if image_embeds is None:
             image_embeds = self.encode_image(render[:, :, 0] if image is None else pictures(image))
         tokens = image_embeds.to(device, dtype).expand(render.shape[0], -1, -1)
@@ -131,7 +131,7 @@ class ViewPipeline(FlowPipeline):
         return ViewPipelineOutput(frames) if return_dict else (frames,)
 
     def _decode(self, latents: Tensor, output_type: ViewOutput) -> NDArray[Any] | Tensor | list[list[Image.Image]]:
-        video = self.vae.decode_video(latents.to(self.vae.dtype)).float()
+        video = self.vae.decode_video(latents).float()
         unit = ((video + 1) / 2).clamp(0, 1)
         if output_type == "pt":
             return unit.transpose(1, 2)
