@@ -56,3 +56,11 @@ def test_every_frame_is_coded_alone() -> None:
         frames = network(motion())
         assert torch.allclose(network(motion().flip(2)), frames.flip(2), atol=1e-6)
         assert torch.allclose(network(motion()[:, :, 1:2]), frames[:, :, 1:2], atol=1e-5)
+
+
+def test_frames_in_parts_decode_as_frames_at_once() -> None:
+    torch.manual_seed(0)
+    decoder, motion_map = TrajectoryDecoder(TrajectoryCodecConfig(width=8, groups=4)), torch.randn(2, 3, 9, 16, 24)
+    at_once = decoder(motion_map)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(motion_map), at_once.detach())

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from more4d.settings import Section
 
+_FRAMES_AT_ONCE = 8
+
 
 class TrajectoryCodecConfig(Section):
     """Width of the codec and how it starts."""
@@ -55,11 +57,16 @@ class _FrameNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.shape[2]
-        hidden = self.conv_in(x.transpose(1, 2).flatten(0, 1))
+        flat = x.transpose(1, 2).flatten(0, 1)
+        # Frames know nothing of each other: without a gradient to keep, all of them at once would only cost memory.
+        parts = (flat,) if torch.is_grad_enabled() else flat.split(_FRAMES_AT_ONCE)
+        return torch.cat([self._frames(part) for part in parts]).unflatten(0, (-1, frames)).transpose(1, 2)
+
+    def _frames(self, x_NCHW: Tensor) -> Tensor:
+        hidden = self.conv_in(x_NCHW)
         for block in self.blocks:
             hidden = block(hidden)
-        hidden = self.conv_out(functional.silu(self.norm_out(hidden)))
-        return hidden.unflatten(0, (-1, frames)).transpose(1, 2)
+        return self.conv_out(functional.silu(self.norm_out(hidden)))
 
 
 class TrajectoryEncoder(nn.Module):
