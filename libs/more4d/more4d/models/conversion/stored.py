@@ -25,8 +25,8 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_PIECE = 2**22
-"""Numbers that are converted at once."""
+_PIECE = 2**14
+"""Numbers that are rounded at once: few, since larger buffers that come and go tear holes into the heap."""
 _POINTER = b"version https://git-lfs"
 
 
@@ -56,7 +56,6 @@ class Place:
             if wanted == self.dtype:
                 self._fill(flat, opened)
                 return value
-            # Rounded piece by piece: whole tensors that come and go leave holes in the heap.
             piece = torch.empty(min(_PIECE, len(flat)), dtype=self.dtype, device="cpu")
             for part in flat.split(_PIECE):
                 self._fill(piece[: len(part)], opened)
