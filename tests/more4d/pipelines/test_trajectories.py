@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import torch
 from more4d.data.sample import Sample
+from more4d.geometry.cameras import move_intrinsics
+from more4d.geometry.images import fit_image
 from more4d.inference.trajectories import generate_trajectories
 from more4d.models.architectures import Architecture
 from more4d.models.bundle import Models, build_strag
 from more4d.models.flow_matching import seeded_noise
 from more4d.models.strag import STraGTransformer
+from more4d.models.vae import MotionVAE
 from more4d.pipelines import TrajectoryPipeline
 from more4d.pipelines.inputs import pictures
 from PIL import Image
@@ -131,6 +134,18 @@ def test_outputs_are_points_motion_or_the_latent(trajectories: TrajectoryPipelin
     assert np.array_equal(as_tuple[0], points) and len(as_tuple) == 3
 
 
+def test_motion_is_scaled_back_by_the_camera_that_the_checkpoint_names(models: Models, scene: dict[str, Any]) -> None:
+    published = MotionVAE(models.config.motion_vae.model_copy(update={"motion_camera": "published"}))
+    published.load_state_dict(models.vae.state_dict())
+    pipeline = quiet(TrajectoryPipeline.from_models(dataclasses.replace(models, vae=published.eval())))
+    own, theirs = run(quiet(TrajectoryPipeline.from_models(models)), scene), run(pipeline, scene)
+    assert np.array_equal(own[:, 0], theirs[:, 0]) and np.array_equal(own[..., 2], theirs[..., 2])
+    camera = torch.from_numpy(scene["intrinsics"])
+    ratio = float(camera[0, 0] / published.motion_intrinsics(camera, (32, 48))[0, 0])
+    moved = (own - own[:, :1])[..., 0]
+    assert ratio != 1 and np.allclose((theirs - theirs[:, :1])[..., 0], moved * ratio, atol=1e-4)
+
+
 def test_a_picture_may_come_in_any_usual_form(trajectories: TrajectoryPipeline, scene: dict[str, Any]) -> None:
     array = scene["image"]
     plain = run(trajectories, scene)
@@ -204,3 +219,18 @@ def test_sizes_and_shapes_that_do_not_fit_are_named(trajectories: TrajectoryPipe
     for changes, message in wrong:
         with pytest.raises(ValueError, match=message):
             run(trajectories, scene, **changes)
+
+
+def test_a_picture_of_another_size_is_fitted_with_its_camera(
+    trajectories: TrajectoryPipeline, scene: dict[str, Any]
+) -> None:
+    """Twice as large, and wider by columns that the crop takes away again."""
+    larger = np.kron(scene["image"], np.ones((2, 2, 1), np.uint8))
+    larger = np.concatenate([larger, larger[:, :10], larger[:, :10]], axis=1)
+    image, crop = fit_image(larger, 32, 48)
+    camera = torch.tensor([[120.0, 0, 58], [0, 120, 32], [0, 0, 1]])
+    free = {key: value for key, value in scene.items() if key != "depth"}
+    found = run(trajectories, free, image=larger, intrinsics=camera)
+    assert np.array_equal(found, run(trajectories, free, image=image, intrinsics=move_intrinsics(camera, crop)))
+    with pytest.raises(ValueError, match="the image is 64x116 and 32x48 is to be generated"):
+        run(trajectories, scene, image=larger)

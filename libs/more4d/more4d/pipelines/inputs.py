@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from more4d.geometry.cameras import move_intrinsics
+from more4d.geometry.images import fit_image
 from more4d.models.vae import LATENT_STRIDE
 
 Picture: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor
@@ -109,6 +111,25 @@ def require_fit(name: str, found: Tensor, height: int, width: int) -> None:
             f"the {name} is {found.shape[-2]}x{found.shape[-1]} and {height}x{width} is to be generated: fit it with "
             "more4d.geometry.images.fit_image, and its intrinsics with move_intrinsics, or give height and width"
         )
+
+
+def fit_pictures(
+    rgb: Tensor, intrinsics: Array | None, depth: Array | None, height: int, width: int
+) -> tuple[Tensor, Array | None]:
+    """Images [B, 3, height, width] and their intrinsics in pixels: resized to cover and cropped about the centre.
+
+    Images of that size stay as they are. Raises ValueError for others that come with a depth: it would have to be cut
+    with them.
+    """
+    if rgb.shape[-2:] == (height, width):
+        return rgb, intrinsics
+    if depth is not None:
+        require_fit("image", rgb, height, width)
+    pixels = rgb.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    images, crops = zip(*(fit_image(picture, height, width) for picture in pixels), strict=True)
+    if intrinsics is not None:
+        intrinsics = move_intrinsics(cameras(intrinsics, rgb), crops[0])
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), intrinsics
 
 
 def _colours(tensor: Tensor, name: str, shapes: str, dimensions: int) -> Tensor:

@@ -28,7 +28,7 @@ from more4d.models.strag import STraGTransformer
 from more4d.models.text import TextEncoder
 from more4d.models.vae import MotionVAE
 from more4d.pipelines.flow import FlowPipeline, Generators, Predict, StepCallback, Walk
-from more4d.pipelines.inputs import Array, Picture, cameras, depths, pictures, require_fit, require_size
+from more4d.pipelines.inputs import Array, Picture, cameras, depths, fit_pictures, pictures, require_size
 
 TrajectoryOutput = Literal["np", "pt", "motion", "latent"]
 
@@ -131,7 +131,8 @@ class TrajectoryPipeline(FlowPipeline):
     ) -> TrajectoryPipelineOutput | tuple[Any, ...]:
         """Trajectories of every pixel of `image`.
 
-        image: see `pictures`; of the size that is generated (the checkpoint's own unless height and width are given).
+        image: see `pictures`; resized to cover and cropped about the centre to the size that is generated (the
+        checkpoint's own unless height and width are given), its intrinsics with it; with a depth it must be of that size.
         depth [H, W] or [B, H, W] metres and intrinsics [3, 3] or [B, 3, 3] pixels are asked of the depth network where
         they are not given. latents [16, K, h, w] (one draw for the whole batch) or [B, 16, K, h, w] replace the
         generator's. reference [B, 16, h, w] is the latent of a picture that all frames may look at. A guidance of 1 asks
@@ -139,8 +140,7 @@ class TrajectoryPipeline(FlowPipeline):
         """
         size = self._size(num_frames, height, width)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        rgb = pictures(image)
-        require_fit("image", rgb, *size[1:])
+        rgb, intrinsics = fit_pictures(pictures(image), intrinsics, depth, *size[1:])
         text, unguided = self._embeddings(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch=rgb.shape[0]
         )
