@@ -3,15 +3,18 @@ from typing import cast
 import pytest
 import torch
 from more4d.models.conditions import (
+    clip_picture,
     depth_latent,
     fold_mask,
     image_latent,
+    reference_latent,
     render_with_holes,
     strag_input,
     to_unit_range,
     vism_input,
 )
-from more4d.models.vae import MotionVAE
+from more4d.models.trajectory_codec import TrajectoryCodecConfig
+from more4d.models.vae import MotionVAE, MotionVAEConfig
 from torch import Tensor
 
 
@@ -118,3 +121,24 @@ def test_a_constant_depth_is_finite_and_each_image_has_its_own_range() -> None:
     assert bool((depth_latent(SEEN, torch.full((1, 4, 6), 3.0), 1, "log") == -1).all())
     pair = depth_latent(SEEN, torch.cat([depth(), depth() * 5]), 1, "linear")
     assert torch.allclose(pair[0], pair[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("linear_start", [True, False])
+@torch.no_grad()
+def test_the_reference_is_the_photo_alone_however_many_frames_were_encoded(linear_start: bool) -> None:
+    torch.manual_seed(0)
+    shape = {"base_dim": 4, "num_res_blocks": 1}
+    vae = MotionVAE(
+        MotionVAEConfig(codec=TrajectoryCodecConfig(width=8, groups=4), vae=shape, linear_start=linear_start)
+    )
+    image = torch.rand(2, 3, 16, 32) * 2 - 1
+    alone, among = (reference_latent(image_latent(vae, image, frames), "photo") for frames in (1, 9))
+    assert alone is not None and among is not None
+    torch.testing.assert_close(among, alone, atol=1e-5, rtol=1e-4)
+    assert reference_latent(image_latent(vae, image, 1), "none") is None
+
+
+def test_clip_sees_the_photo_or_mid_grey() -> None:
+    image = torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2)
+    assert torch.equal(clip_picture(image, "photo"), image)
+    assert clip_picture(image, "grey").unique().tolist() == [127]

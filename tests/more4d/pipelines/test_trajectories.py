@@ -201,6 +201,31 @@ def test_a_reference_may_be_given_to_a_transformer_that_takes_one(
         run(quiet(TrajectoryPipeline.from_models(models)), scene, reference=reference)
 
 
+def test_the_checkpoint_says_which_reference_and_which_image_it_is_given(
+    models: Models, architecture: Architecture, scene: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    taking = architecture.strag.model_copy(update={"reference_channels": 16})
+    strag = build_strag(architecture.model_copy(update={"strag": taking})).eval().requires_grad_(False)
+    found = {}
+    for reference, clip_image in (("none", "photo"), ("photo", "photo"), ("zeros", "photo"), ("photo", "grey")):
+        generation = models.config.generation.model_copy(update={"reference": reference, "clip_image": clip_image})
+        config = models.config.model_copy(update={"generation": generation})
+        pipeline = quiet(TrajectoryPipeline.from_models(dataclasses.replace(models, strag=strag, config=config)))
+        found[reference, clip_image] = run(pipeline, scene)
+    plain = quiet(TrajectoryPipeline.from_models(dataclasses.replace(models, strag=strag)))
+    rgb = pictures(scene["image"])
+    photo = plain.encode_reference(rgb)
+    grey = plain.encode_image(torch.full_like(rgb, 127))
+    np.testing.assert_allclose(found["photo", "photo"], run(plain, scene, reference=photo), atol=1e-5)
+    zeros = torch.zeros_like(photo)
+    np.testing.assert_allclose(found["zeros", "photo"], run(plain, scene, reference=zeros), atol=1e-5)
+    both = run(plain, scene, reference=photo, image_embeds=grey)
+    np.testing.assert_allclose(found["photo", "grey"], both, atol=1e-5)
+    assert np.array_equal(found["none", "photo"], run(plain, scene))
+    assert not np.allclose(found["photo", "photo"], both, atol=1e-5)
+
+
 def test_sizes_and_shapes_that_do_not_fit_are_named(trajectories: TrajectoryPipeline, scene: dict[str, Any]) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"num_frames": 6}, r"num_frames=6 must be 4n \+ 1, such as 5"),

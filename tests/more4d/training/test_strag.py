@@ -5,6 +5,7 @@ import torch
 from more4d.data.sample import Sample
 from more4d.models.architectures import Architecture
 from more4d.models.bundle import Models, build, build_strag
+from more4d.models.conditions import Reference
 from more4d.models.conversion import load_published, to_ours, to_published
 from more4d.models.motion_encoder import MaskedAutoencoder
 from more4d.models.text import build_tokenizer
@@ -92,6 +93,19 @@ def test_the_decoded_error_of_the_true_latent_is_the_codecs_own(models: Models, 
     through = models.vae.linear_decode_motion(models.vae.encode_motion(batch["motion"]))
     expected = trajectory_distance(through, batch)
     assert float(objective.decoded_error(batch["motion_latent"], batch)) == pytest.approx(float(expected), rel=1e-2)
+
+
+@pytest.mark.parametrize("setting", ["zeros", "photo"])
+def test_the_reference_of_training_is_the_checkpoints_own(
+    models: Models, source: LatentDataset, setting: Reference
+) -> None:
+    taking = models.config.strag.model_copy(update={"reference_channels": 16})
+    strag, seen = build_strag(models.config.model_copy(update={"strag": taking})), []
+    strag.register_forward_pre_hook(lambda _, positional, named: seen.append(named["reference"]), with_kwargs=True)
+    arguments = strag, strag, models.vae, source, cached_conditions, FlowSettings()
+    batch = source.batch(torch.arange(2))
+    STraGObjective(*arguments, reference=setting).loss(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(seen[0], batch["image_latent"][:, :, 0] * (setting == "photo"))
 
 
 def test_loaded_omnimae_weights_survive_construction_and_training(

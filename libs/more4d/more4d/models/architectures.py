@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from more4d.models import depth, image_encoder, motion_encoder, text
-from more4d.models.conditions import DepthEncoding
+from more4d.models.conditions import ClipImage, DepthEncoding, Reference
 from more4d.models.flow_matching import Prediction
 from more4d.models.trajectory_codec import TrajectoryCodecConfig
 from more4d.models.vae import PUBLISHED_MOTION_MEAN, PUBLISHED_MOTION_STD, MotionVAEConfig
@@ -47,6 +47,8 @@ class Generation(Section):
     shift: float = Field(default=5.0, gt=0)
     prediction: Prediction = "velocity"
     depth_encoding: DepthEncoding = "linear"
+    clip_image: ClipImage = "photo"
+    reference: Reference = "none"
 
 
 class Architecture(Section):
@@ -72,7 +74,7 @@ WAN_14B = Architecture(
     image_encoder=image_encoder.CLIP_VIT_H,
     motion_encoder=motion_encoder.OMNIMAE_VITB,
     depth=depth.TINY,
-    generation=Generation(),
+    generation=Generation(clip_image="grey", reference="photo"),
 )
 
 
@@ -102,6 +104,16 @@ TINY = _derived(
     text=dict(text.TINY),
     image_encoder=dict(image_encoder.TINY),
     motion_encoder=dict(motion_encoder.TINY),
-    generation=dict(frames=13, height=64, width=96, steps=4, guidance=1.0, prediction="sample", depth_encoding="log"),
+    generation=dict(
+        frames=13,
+        height=64,
+        width=96,
+        steps=4,
+        guidance=1.0,
+        prediction="sample",
+        depth_encoding="log",
+        clip_image="photo",
+        reference="none",
+    ),
 )
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (TINY, WAN_1_3B, WAN_14B)}

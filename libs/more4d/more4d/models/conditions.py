@@ -11,6 +11,11 @@ from torch import Tensor
 from more4d.models.vae import MotionVAE
 
 DepthEncoding = Literal["linear", "log"]
+ClipImage = Literal["photo", "grey"]
+"""What CLIP sees: the photo, or mid grey as in the published code."""
+Reference = Literal["none", "zeros", "photo"]
+"""The latent that STraG is given as tokens before the video's: none, one of zeros, or the photo's."""
+CLIP_GREY = 127
 HOLE = 0.0
 """Colour of a hole in [-1, 1]: 0.5 in [0, 1], as Wan's inpainting models expect."""
 
@@ -23,6 +28,19 @@ def to_unit_range(rgb: Tensor) -> Tensor:
 def image_latent(vae: MotionVAE, image: Tensor, frames: int) -> Tensor:
     """Latent [B, 16, K, h, w] of an image [B, 3, H, W] in [-1, 1], repeated over `frames`."""
     return vae.encode_video(image[:, :, None].expand(-1, -1, frames, -1, -1))
+
+
+def clip_picture(image: Tensor, setting: ClipImage) -> Tensor:
+    """The images [B, 3, H, W] in 0..255 that CLIP is shown."""
+    return image if setting == "photo" else torch.full_like(image, CLIP_GREY)
+
+
+def reference_latent(image_latent: Tensor, setting: Reference) -> Tensor | None:
+    """The reference [B, 16, h, w] of an image's latent [B, 16, K, h, w]: its first frame, which the causal VAE encodes alone."""
+    if setting == "none":
+        return None
+    first = image_latent[:, :, 0]
+    return first if setting == "photo" else torch.zeros_like(first)
 
 
 def depth_latent(vae: MotionVAE, depth: Tensor, frames: int, encoding: DepthEncoding) -> Tensor:

@@ -19,7 +19,14 @@ from transformers import PreTrainedTokenizerFast
 
 from more4d.geometry import denormalize_motion, unproject
 from more4d.models.bundle import Models
-from more4d.models.conditions import depth_latent, image_latent, strag_input, to_unit_range
+from more4d.models.conditions import (
+    clip_picture,
+    depth_latent,
+    image_latent,
+    reference_latent,
+    strag_input,
+    to_unit_range,
+)
 from more4d.models.depth import DepthNetwork
 from more4d.models.flow_matching import flow_scheduler
 from more4d.models.image_encoder import ImageEncoder
@@ -99,7 +106,7 @@ class TrajectoryPipeline(FlowPipeline):
     def encode_reference(self, image: Tensor) -> Tensor:
         """The latent [B, 16, h, w] of images [B, 3, H, W] in 0..255 for `reference`.
 
-        The published inference gives the photo's own, its training zeros; give what the checkpoint was trained with.
+        A checkpoint says itself what it is given (`generation.reference`); this is for another picture than the photo.
         """
         return image_latent(self.vae, to_unit_range(image.to(self._execution_device)), 1)[:, :, 0]
 
@@ -135,7 +142,8 @@ class TrajectoryPipeline(FlowPipeline):
         checkpoint's own unless height and width are given), its intrinsics with it; with a depth it must be of that size.
         depth [H, W] or [B, H, W] metres and intrinsics [3, 3] or [B, 3, 3] pixels are asked of the depth network where
         they are not given. latents [16, K, h, w] (one draw for the whole batch) or [B, 16, K, h, w] replace the
-        generator's. reference [B, 16, h, w] is the latent of a picture that all frames may look at. A guidance of 1 asks
+        generator's. reference [B, 16, h, w], the latent of a picture that all frames may look at, replaces what the
+        checkpoint's own setting says. A guidance of 1 asks
         the transformer once a step, above 1 twice. Raises ValueError naming what is missing or does not fit.
         """
         size = self._size(num_frames, height, width)
@@ -161,9 +169,11 @@ class TrajectoryPipeline(FlowPipeline):
             self._predictor(
                 picture,
                 depth_latent(self.vae, metres, size[0], self.generation.depth_encoding),
-                self.encode_image(rgb) if image_embeds is None else image_embeds,
+                self.encode_image(clip_picture(rgb, self.generation.clip_image))
+                if image_embeds is None
+                else image_embeds,
                 self.encode_motion(rgb) if motion_features is None else motion_features,
-                reference,
+                reference_latent(picture, self.generation.reference) if reference is None else reference,
             ),
         )
         output = TrajectoryPipelineOutput(self._decode(found, metres, camera, output_type), metres, camera)

@@ -32,7 +32,10 @@ class STraGStage(Stage[STraGParams]):
         require_prediction(params.flow, models.config.generation.prediction)
         strag = models.strag.requires_grad_(True)
         source = LatentDataset(context.inputs["latents"] / "train.safetensors")
-        objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, params.flow)
+        reference = models.config.generation.reference
+        objective = STraGObjective(
+            strag, strag, models.vae, source, cached_conditions, params.flow, reference=reference
+        )
         result = train(objective, params.train, seed=context.seed, work=context.work)
         strag.load_state_dict(result.ema)
         save_network(strag, context.outputs["strag"] / "strag.safetensors")

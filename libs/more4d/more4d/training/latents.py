@@ -16,7 +16,7 @@ from more4d.data.sample import Sample
 from more4d.geometry.motion import metres_per_unit
 from more4d.geometry.published import MotionCamera, motion_intrinsics
 from more4d.models.bundle import Models
-from more4d.models.conditions import depth_latent, image_latent, to_unit_range
+from more4d.models.conditions import clip_picture, depth_latent, image_latent, to_unit_range
 from more4d.training.flow import Conditions
 from more4d.training.view_source import video_tensor
 
@@ -59,7 +59,7 @@ def encode_samples(models: Models, samples: list[Sample]) -> dict[str, Tensor]:
         "depth_latent": depth_latent(models.vae, depth, frames, models.config.generation.depth_encoding),
         "motion_features": models.motion_encoder.encode(images),
         "text": models.text.encode([sample.caption for sample in samples]),
-        "image_tokens": models.image_encoder.encode(images),
+        "image_tokens": models.image_encoder.encode(clip_picture(images, models.config.generation.clip_image)),
         **{key: batch[key] for key in ("motion", "visible", "unit")},
     }
 

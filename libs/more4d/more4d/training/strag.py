@@ -3,18 +3,36 @@
 Suffixes: B batch, T frames, K latent frames, H height, W width, G motion patches, C motion width.
 """
 
-from torch import Tensor
+from collections.abc import Callable
 
-from more4d.models.conditions import strag_input
+from torch import Tensor, nn
+
+from more4d.models.conditions import Reference, reference_latent, strag_input
 from more4d.models.flow_matching import TIMESTEPS
-from more4d.training.flow import Conditions, FlowObjective
+from more4d.models.vae import MotionVAE
+from more4d.training.flow import BatchSource, Conditions, FlowObjective, FlowSettings
 
 
 class STraGObjective(FlowObjective):
     """Batches hold motion_latent, image_latent, depth_latent [B, 16, K, h, w] and motion_features [B, G, C].
 
-    With a decoded weight also motion [B, 3, T, H, W] (eq. 1 units), visible [B, T, H, W] and unit [B, 3, H, W].
+    `reference` says which latent is given as tokens: the checkpoint's own setting, as in generation. With a decoded weight
+    batches also hold motion [B, 3, T, H, W] (eq. 1 units), visible [B, T, H, W] and unit [B, 3, H, W].
     """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        transformer: nn.Module,
+        vae: MotionVAE,
+        source: BatchSource,
+        conditions: Callable[[dict[str, Tensor]], Conditions],
+        settings: FlowSettings,
+        *,
+        reference: Reference = "none",
+    ) -> None:
+        super().__init__(module, transformer, vae, source, conditions, settings)
+        self.reference: Reference = reference
 
     def clean(self, batch: dict[str, Tensor]) -> Tensor:
         """The motion latent."""
@@ -25,7 +43,9 @@ class STraGObjective(FlowObjective):
     ) -> Tensor:
         """The transformer on its 64 channels."""
         hidden = strag_input(noisy, batch["image_latent"] * control, batch["depth_latent"] * control)
-        return self.transformer(hidden, sigmas * TIMESTEPS, given.text, given.image, batch["motion_features"])
+        arguments = hidden, sigmas * TIMESTEPS, given.text, given.image, batch["motion_features"]
+        reference = reference_latent(batch["image_latent"] * control, self.reference)
+        return self.transformer(*arguments) if reference is None else self.transformer(*arguments, reference=reference)
 
     def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean distance between generated and true trajectories."""
