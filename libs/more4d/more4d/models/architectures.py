@@ -49,6 +49,8 @@ class Generation(Section):
     depth_encoding: DepthEncoding = "linear"
     clip_image: ClipImage = "photo"
     reference: Reference = "none"
+    unguided: Literal["zeros", "empty"] = "zeros"
+    """What guidance leads away from where no negative prompt is given: no text at all, or the encoding of ""."""
 
 
 class Architecture(Section):
@@ -74,7 +76,7 @@ WAN_14B = Architecture(
     image_encoder=image_encoder.CLIP_VIT_H,
     motion_encoder=motion_encoder.OMNIMAE_VITB,
     depth=depth.TINY,
-    generation=Generation(clip_image="grey", reference="photo"),
+    generation=Generation(clip_image="grey", reference="photo", unguided="empty"),
 )
 
 
@@ -114,6 +116,7 @@ TINY = _derived(
         depth_encoding="log",
         clip_image="photo",
         reference="none",
+        unguided="zeros",
     ),
 )
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (TINY, WAN_1_3B, WAN_14B)}
