@@ -70,7 +70,8 @@ def test_pictures_agree_with_the_float64_oracle(seed: int, width: int, height: i
     scene = cloud(count, width, height, seed=seed)
     options = {
         "backgrounds": torch.tensor([[0.1, 0.9, 0.3], [1.0, 0, 0]]),
-        "eps2d": 0.1 * (seed % 4),
+        # Never 0: of needles far thinner than a pixel, single precision cannot tell the determinant from zero.
+        "eps2d": 0.05 + 0.1 * (seed % 4),
         "near_plane": 0.2,
     }
     image, alpha, _ = rasterization(**scene, width=width, height=height, **options)

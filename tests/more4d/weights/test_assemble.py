@@ -13,7 +13,8 @@ from more4d.models.lora import LowRank, merge, write_lora
 from more4d.models.motion_encoder import MaskedAutoencoder
 from more4d.models.strag import STraGTransformer
 from more4d.models.text import build_tokenizer
-from more4d.models.vae import MotionVAEConfig
+from more4d.models.vae import MotionVAE, MotionVAEConfig
+from more4d.pipelines import TrajectoryPipeline, ViewPipeline
 from more4d.weights.assemble import Sources, assemble
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -155,3 +156,21 @@ def test_a_file_of_another_size_leaves_no_folder(shapes: Architecture, sources: 
 def test_half_the_way_to_strag_is_refused(sources: Sources) -> None:
     with pytest.raises(ValueError, match="give the released STraG, or Wan-Fun Control and OmniMAE"):
         replace(sources, strag=None)
+
+
+def test_videos_have_wan_s_own_vae_where_the_motion_vae_is_another(
+    shapes: Architecture, made: Models, sources: Sources, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    own = MotionVAE(shapes.motion_vae)
+    torch.save(to_published("wan_vae", own.vae.state_dict()), tmp_path / "Wan2.1_VAE.pth")
+    with_vae = replace(sources, video_vae=tmp_path / "Wan2.1_VAE.pth")
+    assemble(shapes, with_vae, tmp_path / "checkpoint", dtype=torch.float32)
+    loaded = Models.load(tmp_path / "checkpoint")
+    assert same(loaded.view_vae.vae, own.vae) and same(loaded.vae, made.vae)
+    assert set(loaded.hashes) == {*NETWORKS, "video_vae"}
+    assert ViewPipeline.from_models(loaded).vae is loaded.view_vae
+    assert TrajectoryPipeline.from_models(loaded).vae is loaded.vae
+    assemble(shapes, sources, tmp_path / "plain", dtype=torch.float32)
+    plain = Models.load(tmp_path / "plain")
+    assert plain.view_vae is plain.vae

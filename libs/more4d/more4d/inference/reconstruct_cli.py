@@ -15,7 +15,7 @@ def reconstruct(
     checkpoint: Annotated[Path, typer.Option(help="the folder with the networks")] = Path("models/tiny-base"),
     device: Annotated[str, typer.Option(help="where the VAE runs")] = "cpu",
     published_units: Annotated[
-        bool, typer.Option("--published-units", help="scale the motion by the published constants, not the intrinsics")
+        bool, typer.Option("--published-units", help="scale the motion by the published constants, whatever the checkpoint says")
     ] = False,
 ) -> None:
     """Encode and decode trajectories with the motion VAE alone, and show where they change."""
@@ -26,7 +26,7 @@ def reconstruct(
         raise ValueError(f"{out} exists; choose another --out")
     given = read_tracks(tracks)
     vae = load_motion_vae(checkpoint, device=device)
-    camera = "published" if published_units else "sample"
+    camera = "published" if published_units else None
     found = reconstruct_trajectories(vae, given.points, given.intrinsics, camera=camera)
     measures = write_reconstruction(found, given, out)
     error, static = measures["trajectory_error_m"], measures["nothing_moves_error_m"]

@@ -77,24 +77,27 @@ def load_motion_vae(folder: Path, *, device: str = "cpu") -> MotionVAE:
     if not (folder / CONFIG).is_file() and (folder / "motion_vae").is_dir():
         weights, base = folder / "motion_vae" / "vae.safetensors", folder / BASE
     vae = MotionVAE(read_architecture(base).motion_vae)
-    load_exactly(vae, weights)
-    # Through torch's own class: the type checker cannot follow diffusers' decorated `to`.
-    torch.nn.Module.to(vae, device)
+    try:
+        load_exactly(vae, weights, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     return vae.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def reconstruct_trajectories(
-    vae: MotionVAE, points: Floats, intrinsics: Floats, *, camera: MotionCamera = "sample"
+    vae: MotionVAE, points: Floats, intrinsics: Floats, *, camera: MotionCamera | None = None
 ) -> Reconstruction:
     """What comes back of `points` [T,H,W,3] in metres, in the first camera's frame, through the motion VAE.
 
-    `intrinsics` [3,3] are in pixels of the H x W image; `camera` says whose constants scale the motion. Unknown positions
+    `intrinsics` [3,3] are in pixels of the H x W image; `camera` says whose constants scale the motion, by
+    default those that the checkpoint names. Unknown positions
     (not finite) count as motionless. Raises ValueError where the size is not one that the VAE folds exactly.
     """
     require_folds(points)
     like = next(vae.trajectory_encoder.parameters())
     given = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+    camera = camera or vae.config.motion_camera
     units = motion_intrinsics(camera, torch.from_numpy(intrinsics).float(), points.shape[1:3])
     motion, valid = motion_from_points(given, units)
     known = torch.isfinite(given).all(-1) & valid

@@ -69,7 +69,9 @@ class Architecture(Section):
 
 WAN_14B = Architecture(
     name="wan-14b",
-    motion_vae=MotionVAEConfig(motion_mean=PUBLISHED_MOTION_MEAN, motion_std=PUBLISHED_MOTION_STD),
+    motion_vae=MotionVAEConfig(
+        motion_mean=PUBLISHED_MOTION_MEAN, motion_std=PUBLISHED_MOTION_STD, motion_camera="published"
+    ),
     strag=STraGShape(heads=40, head_dim=128, ffn_dim=13824, layers=40, reference_channels=16),
     vism=TransformerShape(heads=40, head_dim=128, ffn_dim=13824, layers=40),
     text=text.UMT5_XXL,
@@ -100,6 +102,7 @@ TINY = _derived(
         linear_start=True,
         motion_mean=0.0,
         motion_std=1.0,
+        motion_camera="sample",
     ),
     strag=dict(heads=6, head_dim=32, ffn_dim=768, layers=6, reference_channels=None),
     vism=dict(heads=4, head_dim=32, ffn_dim=512, layers=4),

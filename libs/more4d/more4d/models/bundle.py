@@ -25,6 +25,8 @@ from more4d.models.vae import MotionVAE
 from more4d.models.vism import ViSMTransformer
 
 NETWORKS = ("vae", "strag", "vism", "depth", "motion_encoder", "text", "image_encoder")
+VIDEO_VAE = "video_vae"
+"""A checkpoint may hold Wan's own VAE beside its motion VAE: under diffusers' names, without the trajectory codec."""
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
@@ -43,6 +45,13 @@ class Models:
     config: Architecture
     files: Mapping[str, Path]
     """Each network's weight file; empty for networks that were just made."""
+    video_vae: MotionVAE | None = None
+    """Wan's own VAE for videos, where the motion VAE's decoder was trained away from them."""
+
+    @property
+    def view_vae(self) -> MotionVAE:
+        """The VAE of rendered and completed videos."""
+        return self.video_vae or self.vae
 
     @classmethod
     def load(
@@ -64,7 +73,11 @@ class Models:
         files = {name: folder / f"{name}.safetensors" for name in NETWORKS} | dict(overrides or {})
         for name, file in files.items():
             load_exactly(getattr(models, name), file, dtype=dtype, device=device).eval().requires_grad_(False)
-        return Models(**{n: getattr(models, n) for n in NETWORKS}, config=models.config, files=files)
+        networks = {name: getattr(models, name) for name in NETWORKS}
+        video_vae = None
+        if (video_file := folder / f"{VIDEO_VAE}.safetensors").is_file():
+            video_vae, files = _video_vae(models.vae, video_file, dtype, device), files | {VIDEO_VAE: video_file}
+        return Models(**networks, config=models.config, files=files, video_vae=video_vae)
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write every network, the architecture and the tokenizer under `folder`."""
@@ -84,6 +97,14 @@ class Models:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each network's file."""
         return {name: _sha256(file) for name, file in sorted(self.files.items())}
+
+
+def _video_vae(motion_vae: MotionVAE, file: Path, dtype: torch.dtype, device: str) -> MotionVAE:
+    """The motion VAE with Wan's own VAE of `file` between its two halves, which are shared."""
+    made = MotionVAE(motion_vae.config)
+    made.trajectory_encoder, made.trajectory_decoder = motion_vae.trajectory_encoder, motion_vae.trajectory_decoder
+    load_exactly(made.vae, file, dtype=dtype, device=device)
+    return made.eval().requires_grad_(False)
 
 
 def _sha256(file: Path) -> str:

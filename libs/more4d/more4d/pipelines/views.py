@@ -63,7 +63,7 @@ class ViewPipeline(FlowPipeline):
     def from_models(cls, models: Models) -> Self:
         """A pipeline of a checkpoint's networks themselves; nothing is copied."""
         return cls(
-            vae=models.vae, transformer=models.vism, scheduler=flow_scheduler(models.config.generation.shift),
+            vae=models.view_vae, transformer=models.vism, scheduler=flow_scheduler(models.config.generation.shift),
             tokenizer=models.text.tokenizer, text_encoder=models.text, image_encoder=models.image_encoder,
             generation=models.config.generation.model_dump(),
         )  # fmt: skip

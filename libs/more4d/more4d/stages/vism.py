@@ -39,7 +39,7 @@ class ViSMStage(Stage[ViSMParams]):
         numbers = tqdm(range(len(samples)), desc="renders", leave=False)
         pairs = list(sample_view_pairs((samples[i] for i in numbers), models))
         vism = models.vism.requires_grad_(True)
-        objective = ViSMObjective(vism, vism, models.vae, ViewPairs(pairs, models.vae), cached_conditions, params.flow)
+        objective = ViSMObjective(vism, vism, models.view_vae, ViewPairs(pairs, models.view_vae), cached_conditions, params.flow)
         result = train(objective, params.train, seed=context.seed, work=context.work)
         vism.load_state_dict(result.ema)
         save_network(vism, context.outputs["vism"] / "vism.safetensors")

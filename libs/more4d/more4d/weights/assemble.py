@@ -3,6 +3,7 @@
 Each network is written before the next is read, one tensor at a time where nothing has to be computed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from more4d.data.atomic import atomic_directory
 from more4d.models.architectures import Architecture
-from more4d.models.bundle import CONFIG, TOKENIZER, build_strag, build_vism
+from more4d.models.bundle import CONFIG, TOKENIZER, VIDEO_VAE, build_strag, build_vism
 from more4d.models.conversion import load_published, strag_from_wan_control
 from more4d.models.conversion.fitting import require_fit
 from more4d.models.conversion.names import part
@@ -20,6 +21,7 @@ from more4d.models.conversion.reading import outlines, owned, read_ours
 from more4d.models.conversion.stored import places, write_safetensors
 from more4d.models.depth import DepthNetwork
 from more4d.models.image_encoder import ImageEncoder
+from more4d.models.licences import write_licences
 from more4d.models.lora import PUBLISHED_WEIGHT, merge, read_lora
 from more4d.models.motion_encoder import MaskedAutoencoder
 from more4d.models.text import TextEncoder
@@ -43,6 +45,8 @@ class Sources:
     """Wan-Fun Control."""
     omnimae: Path | None = None
     vism_lora: Path | None = None
+    video_vae: Path | None = None
+    """Wan's own VAE: the motion VAE's decoder was trained away from videos."""
 
     def __post_init__(self) -> None:
         if (self.strag is None) == (self.strag_base is None or self.omnimae is None):
@@ -58,15 +62,18 @@ def assemble(
     *,
     dtype: torch.dtype = torch.bfloat16,
     lora_weight: float = PUBLISHED_WEIGHT,
+    licences: Mapping[str, str] | None = None,
 ) -> None:
     """Write the checkpoint `folder`, whole or not at all: seven networks in `dtype`, the architecture, the tokenizer.
 
-    ViSM is its base with the LoRA merged by `lora_weight`, or the base alone without one. Raises CheckpointError naming
+    ViSM is its base with the LoRA merged by `lora_weight`, or the base alone without one. `licences` of the networks, by
+    their names, are written beside them. Raises CheckpointError naming
     the file, keys and shapes that do not fit the architecture.
     """
     parts = {
         "strag": _write_strag if sources.strag else _write_untrained_strag,
         "vae": _write_vae,
+        "video_vae": _write_video_vae,
         "vism": _write_vism,
         "encoders": _write_encoders,
         "depth": _write_depth,
@@ -77,6 +84,7 @@ def assemble(
             write(architecture, sources, made, dtype, lora_weight)
         (made / CONFIG).write_text(architecture.model_dump_json(indent=2) + "\n")
         (made / TOKENIZER).write_text(sources.tokenizer.read_text())
+        write_licences(made, licences or {})
 
 
 def _write_strag(
@@ -116,6 +124,16 @@ def _write_vae(
     with torch.device("meta"):
         vae = MotionVAE(architecture.motion_vae)
     _write(load_published(vae, sources.motion_vae, "motion_vae_folder", dtype=dtype), folder / "vae")
+
+
+def _write_video_vae(
+    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
+) -> None:
+    if sources.video_vae is None:
+        return
+    with torch.device("meta"):
+        vae = MotionVAE(architecture.motion_vae).vae
+    _write(load_published(vae, sources.video_vae, "wan_vae", dtype=dtype), folder / VIDEO_VAE)
 
 
 @torch.no_grad()
