@@ -29,6 +29,7 @@ from more4d.inference.smoothing import smooth_motion
 from more4d.inference.trajectories import generate_trajectories
 from more4d.inference.views import complete_view
 from more4d.models.bundle import Models
+from more4d.models.licences import read_licence
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ Photo = NDArray[np.uint8]
 MAX_RENDER_SCALE = 16
 MOVING_SHARE = 0.01
 """A point moves when it is displaced, at some frame, by more than this share of its first-frame depth."""
-LICENCE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def generate_scene(models: Models, photo: Photo, request: Request, *, name: str,
 
 
 def model_records(models: Models) -> tuple[ModelRecord, ...]:
-    """The weights that `models` was loaded from; none for networks that were just made."""
+    """The weights that `models` was loaded from, with their licences; none for networks that were just made."""
     hashes: Mapping[str, str] = models.hashes
-    return tuple(ModelRecord(name, sha256, LICENCE) for name, sha256 in hashes.items())
+    return tuple(ModelRecord(n, sha256, read_licence(n, models.files[n])) for n, sha256 in hashes.items())
 
 
 def check(points: Floats, image: Photo, intrinsics: Floats, views: Mapping[str, CameraView]) -> dict[str, float]:

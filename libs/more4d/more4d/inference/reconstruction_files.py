@@ -16,6 +16,7 @@ from more4d.data.atomic import atomic_directory, atomic_write_json
 from more4d.data.video import encode_video
 from more4d.inference.reconstruction import Reconstruction
 from more4d.inference.scene import read_scene
+from more4d.models.conversion.names import listed
 
 TRACKS, LATENT, ERROR_MAP, MOTION_MAP, METRICS = (
     "tracks.safetensors", "latent.safetensors", "error.png", "motion_map.mp4", "metrics.json",
@@ -62,7 +63,7 @@ def read_tracks(source: Path) -> Tracks:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be read as a scene folder or a safetensors file: {error}") from error
     if missing := sorted({"points", "intrinsics"} - tensors.keys()):
-        raise ValueError(f"{source} lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}")
+        raise ValueError(f"{source} lacks {', '.join(missing)}; it holds {listed(sorted(tensors)) or 'nothing'}")
     points = tensors["points"].astype(np.float32)
     visibility = tensors.get("visibility", np.ones(points.shape[:3], bool)).astype(bool)
     try:
