@@ -233,6 +233,16 @@ def test_the_forward_compiles_as_one_graph(way: str) -> None:
     assert torch.allclose(compiled(**inputs(), **given), network(**inputs(), **given), atol=1e-5)
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_compiled_forward_gives_the_same_numbers() -> None:
+    network = opened()
+    once = network.precompute_modulation(features(), ROWS, COLUMNS)
+    torch.compiler.reset()
+    compiled = torch.compile(network, fullgraph=True)
+    assert torch.allclose(compiled(**inputs(), modulation=once), network(**inputs(), modulation=once), atol=1e-4)
+
+
 def test_image_tokens_cannot_be_left_out_or_miscounted() -> None:
     with pytest.raises(ValueError, match="0 image tokens were given to a transformer that is built for 5"):
         strag()(**inputs(image=False))
