@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from more4d.models.architectures import ARCHITECTURES, Generation
 from more4d.models.bundle import Models
 from more4d.models.flow_matching import Prediction, to_velocity
 from more4d.models.strag import STraGTransformer
@@ -78,6 +79,48 @@ def test_guidance_of_one_asks_once_a_step_and_above_twice_with_an_empty_text(
     assert all(text.any() for text in plain.texts)
     assert [bool(text.any()) for text in guided.texts] == [True, False] * 3
     assert guided.branches == ["cond", "uncond"] * 3
+
+
+def leading_away_from_nothing(models: Models) -> Models:
+    """The networks of a checkpoint whose text was dropped in training by giving the empty prompt."""
+    generation = models.config.generation.model_copy(update={"unguided": "empty"})
+    return dataclasses.replace(models, config=models.config.model_copy(update={"generation": generation}))
+
+
+def test_the_checkpoint_says_whether_the_unguided_branch_reads_zeros_or_the_empty_prompt(
+    models: Models, scene: dict[str, Any]
+) -> None:
+    network, plain = Exact("velocity"), Exact("velocity")
+    pictures = {"image": scene["image"][None].repeat(2, 0), "depth": scene["depth"][None].repeat(2, 0)}
+    walk(leading_away_from_nothing(models), network, scene | pictures, guidance_scale=2.0)
+    walk(leading_away_from_nothing(models), plain, scene)
+    empty = models.text.encode([""])
+    assert empty.any() and len(network.texts) == 6 and len(plain.texts) == 3
+    assert all(torch.equal(text, empty.expand(2, -1, -1)) for text in network.texts[1::2])
+    other = Exact("velocity")
+    walk(leading_away_from_nothing(models), other, scene, guidance_scale=2.0, negative_prompt="left")
+    assert torch.equal(other.texts[1], models.text.encode(["left"]))
+
+
+def test_the_empty_prompt_needs_a_text_encoder_or_its_embeddings_where_there_is_guidance(
+    models: Models, scene: dict[str, Any]
+) -> None:
+    knowing = dataclasses.replace(models, strag=cast(STraGTransformer, Exact("sample")))
+    pipeline = quiet(TrajectoryPipeline.from_models(leading_away_from_nothing(knowing)))
+    pipeline.text_encoder = pipeline.tokenizer = None
+    given = scene | {"prompt": None, "prompt_embeds": torch.ones(1, 8, 24), "output_type": "latent"}
+    with pytest.raises(ValueError, match="give negative_prompt_embeds, or guidance_scale=1"):
+        pipeline(**given, guidance_scale=2.0)
+    pipeline(**given, guidance_scale=1.0)
+    found = pipeline(**given, guidance_scale=2.0, negative_prompt_embeds=torch.zeros(1, 8, 24))
+    assert torch.allclose(found.trajectories, CLEAN, atol=1e-4)
+
+
+def test_the_published_sizes_lead_away_from_the_empty_prompt_and_tiny_and_what_says_nothing_from_zeros() -> None:
+    assert {name: a.generation.unguided for name, a in ARCHITECTURES.items()} == {
+        "tiny": "zeros", "wan-1.3b": "empty", "wan-14b": "empty",
+    }  # fmt: skip
+    assert Generation.model_validate({}).unguided == "zeros"
 
 
 def test_guidance_goes_beyond_the_text_by_its_factor(models: Models, scene: dict[str, Any]) -> None:

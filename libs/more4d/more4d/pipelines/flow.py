@@ -3,11 +3,13 @@
 Suffixes: B batch, C latent channels, K latent frames, h and w latent rows and columns, L tokens of a prompt, D width.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -35,7 +37,7 @@ class Walk:
     latents: Tensor
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor
-    """What the unguided branch reads; zeros unless a negative prompt was given."""
+    """What the unguided branch reads; without a negative prompt what `Generation.unguided` says."""
     steps: int
     guidance: float
     callback: StepCallback | None = None
@@ -44,6 +46,9 @@ class Walk:
 
 class FlowPipeline(DiffusionPipeline):
     """Components by name, embeddings and the sampler; what is generated from what, the two pipelines say themselves.
+
+    A saved folder is loaded by the pipeline's own class, `TrajectoryPipeline.from_pretrained(folder)`, say: diffusers'
+    `DiffusionPipeline.from_pretrained` looks among diffusers' own pipelines, and ours are none of them.
 
     What was saved and loaded with `disable_mmap=True` gives the same bits; weights that are mapped from their file, the
     default, may round the last one otherwise. Nothing but the CPU was run here: offloading to an accelerator, streams
@@ -151,8 +156,10 @@ class FlowPipeline(DiffusionPipeline):
         given: Tensor | None,
         negative: Tensor | None,
         batch: int,
+        *,
+        guided: bool,
     ) -> tuple[Tensor, Tensor]:
-        """The prompt's embeddings [B, L, D] and those of the unguided branch, zeros unless something is asked of it."""
+        """The prompt's embeddings [B, L, D] and those of the unguided branch, zeros where no one is to read them."""
         if (prompt is None) == (given is None):
             raise ValueError("give prompt or prompt_embeds, one of them")
         if negative_prompt is not None and negative is not None:
@@ -162,12 +169,41 @@ class FlowPipeline(DiffusionPipeline):
         embeds = embeds.to(self._execution_device).expand(batch, -1, -1)
         if negative_prompt is not None:
             negative = self.encode_prompt(negative_prompt, batch)
+        elif negative is None and guided and self.generation.unguided == "empty":
+            negative = self._no_words()
         if negative is None:
             return embeds, torch.zeros_like(embeds)
         negative = negative.to(embeds).expand(batch, -1, -1)
         if negative.shape != embeds.shape:
             raise ValueError(f"negative_prompt_embeds are {tuple(negative.shape)}, prompt_embeds {tuple(embeds.shape)}")
         return embeds, negative
+
+    def _no_words(self) -> Tensor:
+        """Embeddings [1, L, D] of the empty prompt."""
+        if self.text_encoder is None or self.tokenizer is None:
+            raise ValueError(
+                'this checkpoint\'s guidance leads away from the encoding of "" (generation.unguided), and this pipeline '
+                "has no text encoder and tokenizer; give negative_prompt_embeds, or guidance_scale=1"
+            )
+        return self.encode_prompt("")
+
+    def _picture_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        own = self.generation
+        return own.height if height is None else height, own.width if width is None else width
+
+    def _settings(
+        self, steps: int | None, guidance: float | None, output_type: str, output_types: Sequence[str]
+    ) -> tuple[int, float]:
+        """Steps and guidance, the checkpoint's own where none are given. Raises ValueError saying what is allowed."""
+        steps = self.generation.steps if steps is None else steps
+        guidance = self.generation.guidance if guidance is None else guidance
+        if not isinstance(steps, int | np.integer) or steps < 1:
+            raise ValueError(f"num_inference_steps={steps} must be a whole number of at least 1")
+        if not 1 <= guidance < math.inf:
+            raise ValueError(f"guidance_scale={guidance} must be a finite number of at least 1; 1 is without guidance")
+        if output_type not in output_types:
+            raise ValueError(f"output_type={output_type!r} must be one of {', '.join(output_types)}")
+        return int(steps), guidance
 
     def _noise(self, shape: torch.Size, generator: Generators, given: Tensor | None) -> Tensor:
         """The latents [B, C, K, h, w] that the walk starts from: the given ones (one for all, or each its own), or drawn."""

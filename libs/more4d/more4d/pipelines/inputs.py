@@ -27,17 +27,12 @@ def pictures(given: Picture | Sequence[Image.Image]) -> Tensor:
 
     A tensor is [3, H, W] or [B, 3, H, W], uint8, or floating in 0..1. Raises ValueError for anything else.
     """
-    if isinstance(given, Image.Image):
-        given = np.asarray(given.convert("RGB"))
-    elif isinstance(given, Sequence):
-        given = np.stack([np.asarray(image.convert("RGB")) for image in given])
     if isinstance(given, Tensor):
-        return _colours(given if given.ndim == 4 else given[None], "image", "[3, H, W] or [B, 3, H, W]", 4)
-    array = torch.from_numpy(np.array(given))
-    array = array if array.ndim == 4 else array[None]
-    if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != torch.uint8:
-        raise ValueError(f"image must be uint8 [H, W, 3] or [B, H, W, 3], not {array.dtype} {tuple(given.shape)}")
-    return array.permute(0, 3, 1, 2)
+        return _colours(given, "image", "[3, H, W] or [B, 3, H, W]", 4)
+    if isinstance(given, Image.Image):
+        given = [given]
+    array = given if isinstance(given, np.ndarray) else _stacked(given, "image")
+    return _pixels(array, "image", "[H, W, 3] or [B, H, W, 3]", 4)
 
 
 def videos(given: Array | Sequence[Image.Image]) -> Tensor:
@@ -46,14 +41,9 @@ def videos(given: Array | Sequence[Image.Image]) -> Tensor:
     A tensor is [3, T, H, W] or [B, 3, T, H, W], uint8, or floating in 0..1. Raises ValueError for anything else.
     """
     if isinstance(given, Tensor):
-        return _colours(given if given.ndim == 5 else given[None], "video", "[3, T, H, W] or [B, 3, T, H, W]", 5)
-    if not isinstance(given, np.ndarray):
-        given = np.stack([np.asarray(frame.convert("RGB")) for frame in given])
-    array = torch.from_numpy(np.array(given))
-    array = array if array.ndim == 5 else array[None]
-    if array.ndim != 5 or array.shape[-1] != 3 or array.dtype != torch.uint8:
-        raise ValueError(f"video must be uint8 [T, H, W, 3] or [B, T, H, W, 3], not {array.dtype} {given.shape}")
-    return array.permute(0, 4, 1, 2, 3)
+        return _colours(given, "video", "[3, T, H, W] or [B, 3, T, H, W]", 5)
+    array = given if isinstance(given, np.ndarray) else _stacked(given, "video")
+    return _pixels(array, "video", "[T, H, W, 3] or [B, T, H, W, 3]", 5)
 
 
 def masks(given: Array, video: Tensor) -> Tensor:
@@ -132,11 +122,42 @@ def fit_pictures(
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), intrinsics
 
 
-def _colours(tensor: Tensor, name: str, shapes: str, dimensions: int) -> Tensor:
-    if tensor.ndim != dimensions or tensor.shape[1] != 3:
-        raise ValueError(f"a tensor of {name} must be {shapes}, not {tuple(tensor.shape)}")
+def _stacked(given: object, name: str) -> NDArray[np.uint8]:
+    """Pixels [N, H, W, 3] of a sequence of PIL images of one size."""
+    images = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    if not images or not all(isinstance(image, Image.Image) for image in images):
+        kinds = sorted({type(image).__name__ for image in images})
+        found = f"a {type(given).__name__}" + (f" of {', '.join(kinds)}" if kinds else "")
+        found = f"an empty {type(given).__name__}" if isinstance(given, Sequence) and not given else found
+        raise ValueError(f"{name} must be PIL images, a uint8 array or a tensor, not {found}")
+    if len(sizes := sorted({image.size for image in images})) > 1:
+        listed = ", ".join(f"{height}x{width}" for width, height in sizes)
+        raise ValueError(f"{name}: PIL images given together must be of one size, not {listed}")
+    return np.stack([np.asarray(image.convert("RGB")) for image in images])
+
+
+def _pixels(array: NDArray[np.generic], name: str, shapes: str, dimensions: int) -> Tensor:
+    """A copy of an array of colours, as a batch with the colours second."""
+    if (
+        array.ndim not in (dimensions - 1, dimensions)
+        or array.shape[-1] != 3
+        or array.dtype != np.uint8
+        or not array.size
+    ):
+        raise ValueError(f"{name} must be uint8 {shapes}, not {array.dtype} {array.shape}")
+    tensor = torch.from_numpy(np.array(array))
+    # The batch before the colours: its stride tells the kernels how the pixels lie, and so how the last bit is rounded.
+    return (tensor if tensor.ndim == dimensions else tensor[None]).movedim(-1, 1)
+
+
+def _colours(given: Tensor, name: str, shapes: str, dimensions: int) -> Tensor:
+    tensor = given if given.ndim == dimensions else given[None]
+    fits = tensor.ndim == dimensions and tensor.shape[1] == 3 and tensor.numel() > 0
+    if not fits or not (tensor.is_floating_point() or tensor.dtype == torch.uint8):
+        dtype = str(given.dtype).removeprefix("torch.")
+        raise ValueError(f"a tensor of {name} must be {shapes}, uint8 or floating, not {dtype} {tuple(given.shape)}")
     if not tensor.is_floating_point():
         return tensor
-    if bool((tensor < 0).any()) or bool((tensor > 1).any()):
+    if not bool(((tensor >= 0) & (tensor <= 1)).all()):
         raise ValueError(f"a floating {name} must be in 0..1, not {float(tensor.min()):.3g}..{float(tensor.max()):.3g}")
     return tensor.float() * 255

@@ -5,7 +5,7 @@ Suffixes: B batch, T frames, K latent frames, H height, W width, G motion tokens
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -57,7 +57,10 @@ class TrajectoryPipeline(FlowPipeline):
     """Image, text and depth to trajectories.
 
     The encoders and the depth network may be left out where their outputs are given. The motion features' modulation is
-    computed once a call, for all steps and both branches of the guidance.
+    computed once a call, for all steps and both branches of the guidance; under group offloading, which brings a block's
+    weights for that block's forward alone, each block computes its own anew in every forward: the same result, for more
+    work. `TrajectoryPipeline.from_pretrained(folder)` loads what `save_pretrained` wrote; `DiffusionPipeline` does not
+    know this class.
     """
 
     model_cpu_offload_seq = "text_encoder->depth_network->image_encoder->motion_encoder->transformer->vae"
@@ -143,14 +146,16 @@ class TrajectoryPipeline(FlowPipeline):
         depth [H, W] or [B, H, W] metres and intrinsics [3, 3] or [B, 3, 3] pixels are asked of the depth network where
         they are not given. latents [16, K, h, w] (one draw for the whole batch) or [B, 16, K, h, w] replace the
         generator's. reference [B, 16, h, w], the latent of a picture that all frames may look at, replaces what the
-        checkpoint's own setting says. A guidance of 1 asks
-        the transformer once a step, above 1 twice. Raises ValueError naming what is missing or does not fit.
+        checkpoint's own setting says. A guidance of 1 asks the transformer once a step, above 1 twice: the second time
+        with the negative prompt, or with what the checkpoint's `unguided` says. Raises ValueError naming what is missing
+        or does not fit.
         """
         size = self._size(num_frames, height, width)
+        steps, guidance = self._settings(num_inference_steps, guidance_scale, output_type, get_args(TrajectoryOutput))
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         rgb, intrinsics = fit_pictures(pictures(image), intrinsics, depth, *size[1:])
         text, unguided = self._embeddings(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch=rgb.shape[0]
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, rgb.shape[0], guided=guidance > 1
         )
         rgb = rgb.to(self._execution_device)
         metres, camera = self._geometry(rgb, depth, intrinsics, camera_needed=output_type in ("np", "pt"))
@@ -159,8 +164,8 @@ class TrajectoryPipeline(FlowPipeline):
             latents=self._noise(picture.shape, generator, latents),
             prompt_embeds=text,
             negative_prompt_embeds=unguided,
-            steps=num_inference_steps or self.generation.steps,
-            guidance=self.generation.guidance if guidance_scale is None else guidance_scale,
+            steps=steps,
+            guidance=guidance,
             callback=callback_on_step_end,
             callback_inputs=callback_on_step_end_tensor_inputs,
         )
@@ -181,10 +186,10 @@ class TrajectoryPipeline(FlowPipeline):
         return output if return_dict else tuple(output.values())
 
     def _size(self, frames: int | None, height: int | None, width: int | None) -> tuple[int, int, int]:
-        own = self.generation
-        size = frames or own.frames, height or own.height, width or own.width
-        require_size(*size)
-        return size
+        frames = self.generation.frames if frames is None else frames
+        height, width = self._picture_size(height, width)
+        require_size(frames, height, width)
+        return frames, height, width
 
     def _geometry(
         self, rgb: Tensor, depth: Array | None, intrinsics: Array | None, *, camera_needed: bool

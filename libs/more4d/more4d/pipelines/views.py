@@ -5,7 +5,7 @@ Suffixes: B batch, T frames, K latent frames, H height, W width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -38,7 +38,11 @@ class ViewPipelineOutput(BaseOutput):
 
 
 class ViewPipeline(FlowPipeline):
-    """Rendered video, mask and text to a completed video; the encoders may be left out where embeddings are given."""
+    """Rendered video, mask and text to a completed video; the encoders may be left out where embeddings are given.
+
+    `ViewPipeline.from_pretrained(folder)` loads what `save_pretrained` wrote; `DiffusionPipeline` does not know this
+    class.
+    """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _optional_components = ["tokenizer", "text_encoder", "image_encoder"]
@@ -98,14 +102,15 @@ class ViewPipeline(FlowPipeline):
         render's first frame where it is not given. latents [16, K, h, w] (one draw for the whole batch) or
         [B, 16, K, h, w] replace the generator's. Raises ValueError naming what is missing or does not fit.
         """
-        size = height or self.generation.height, width or self.generation.width
+        size = self._picture_size(height, width)
+        steps, guidance = self._settings(num_inference_steps, guidance_scale, output_type, get_args(ViewOutput))
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         render = videos(video)
         require_size(render.shape[2], *size)
         require_fit("video", render, *size)
         known = masks(mask, render)
         text, unguided = self._embeddings(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch=render.shape[0]
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, render.shape[0], guided=guidance > 1
         )
         device, dtype = self._execution_device, self.transformer.dtype
         render, known = render.to(device), known.to(device)
@@ -118,8 +123,8 @@ class ViewPipeline(FlowPipeline):
             latents=self._noise(latent.shape, generator, latents),
             prompt_embeds=text,
             negative_prompt_embeds=unguided,
-            steps=num_inference_steps or self.generation.steps,
-            guidance=self.generation.guidance if guidance_scale is None else guidance_scale,
+            steps=steps,
+            guidance=guidance,
             callback=callback_on_step_end,
             callback_inputs=callback_on_step_end_tensor_inputs,
         )
