@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 from more4d import cli
 from more4d.models.architectures import Architecture
+from more4d.models.bundle import NETWORKS, Models
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,11 +42,20 @@ def test_missing_weights_are_the_first_thing_to_do(tmp_path: Path, capsys: pytes
     assert _doctor("--checkpoint", tmp_path / "none") == 1
     captured = capsys.readouterr()
     (todo,) = captured.err.splitlines()
-    assert todo.startswith("more4d: first thing to do: run `git checkout") and "make tiny-base" in todo
+    assert todo.startswith("more4d: first thing to do: give --checkpoint a whole checkpoint folder")
+    assert "git checkout" not in todo
     assert "MISSING  weights" in captured.out
 
 
-def test_a_large_preset_names_the_weight_to_fetch_and_commercial_safe_another(
+def test_the_base_that_is_not_checked_out_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _doctor() == 1
+    assert "run `git checkout models/tiny-base` or `make tiny-base`" in capsys.readouterr().err
+
+
+def test_a_large_preset_wants_what_its_checkpoint_is_assembled_from_and_no_more(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def weights(*arguments: str) -> tuple[dict[str, Any], list[str]]:
@@ -52,13 +63,41 @@ def test_a_large_preset_names_the_weight_to_fetch_and_commercial_safe_another(
         found = json.loads(capsys.readouterr().out)
         return found, [c["todo"] for c in found["checks"] if c["name"] == "weights"]
 
+    wanted = {
+        "moge4d-strag", "moge4d-motion-vae", "moge4d-vism-lora", "wan-fun-inp-14b", "wan-vae", "umt5-xxl",
+        "umt5-xxl-tokenizer", "clip-vit-h",
+    }  # fmt: skip
     found, todo = weights()
-    assert found["first_thing_to_do"] == todo[0] == "run `more4d weights fetch moge4d-strag`"
-    assert any("unidepth-v2-vitl14` (or moge-2-vitl-normal)" in line for line in todo)
+    assert found["first_thing_to_do"] == todo[0]
+    assert set(todo) == {f"run `more4d weights fetch {name}`" for name in wanted}
     _, todo = weights("--commercial-safe")
-    assert todo[0].startswith("refused: moge4d-strag")
-    assert "run `more4d weights fetch moge-2-vitl-normal --commercial-safe`" in todo
-    assert not any("fetch unidepth" in line for line in todo)
+    assert [line.split(" (")[0] for line in todo if line.startswith("refused")] == ["refused: moge4d-strag"]
+    assert "run `more4d weights fetch wan-vae --commercial-safe`" in todo
+
+
+def test_an_assembled_checkpoint_takes_the_place_of_the_published_files(
+    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "assembled"
+    large = models.config.model_copy(update={"name": "wan-14b"})
+    dataclasses.replace(models, config=large).save(folder)
+    arguments = "--checkpoint", folder, "--store", tmp_path / "none"
+    assert _doctor("--preset", "wan-14b", *arguments) == 0
+    told = capsys.readouterr().out
+    assert all(f"{name}.safetensors: " in told for name in NETWORKS) and "MISSING" not in told
+    assert _doctor("--preset", "wan-1.3b", *arguments) == 1
+    assert "is of preset wan-14b, not wan-1.3b" in capsys.readouterr().err
+    shutil.copy(folder / "vism.safetensors", folder / "strag.safetensors")
+    assert _doctor("--preset", "wan-14b", *arguments) == 1
+    assert "strag.safetensors: missing " in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_checkpoint_of_a_large_preset_says_what_makes_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _doctor("--preset", "wan-14b", "--checkpoint", tmp_path / "none") == 1
+    (todo,) = capsys.readouterr().err.splitlines()
+    assert "that `more4d weights assemble --preset wan-14b --out FOLDER` made" in todo
 
 
 def test_a_size_without_a_released_strag_says_to_train_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,13 @@ def test_an_existing_folder_is_left_alone(tracks: Path, checkpoint: Path, tmp_pa
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_checkpoint_given_as_tracks_is_told_by_eight_of_its_keys(tmp_path: Path) -> None:
+    file = tmp_path / "strag.safetensors"
+    save_file({f"blocks.{i:02}": np.zeros(1, np.float32) for i in range(40)}, file)
+    with pytest.raises(ValueError, match=r"it holds blocks\.00, .*blocks\.07 and 32 more$"):
+        read_tracks(file)
+
+
 def test_a_file_without_tracks_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"points": np.zeros((5, 8, 8, 3), np.float32)}, file)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from more4d.inference.generate import model_records
 from more4d.models.architectures import Architecture, STraGShape
 from more4d.models.bundle import NETWORKS, Models, build, build_vism, save_network
 from more4d.models.conversion import CheckpointError, convert_file, to_published
@@ -102,8 +103,10 @@ def same(network: torch.nn.Module, other: torch.nn.Module) -> bool:
 def test_every_network_comes_out_as_it_was_published(
     shapes: Architecture, made: Models, sources: Sources, tmp_path: Path
 ) -> None:
-    assemble(shapes, sources, tmp_path / "checkpoint", dtype=torch.float32)
+    licences = {name: f"licence of {name}" for name in NETWORKS}
+    assemble(shapes, sources, tmp_path / "checkpoint", dtype=torch.float32, licences=licences)
     loaded = Models.load(tmp_path / "checkpoint")
+    assert {record.file: record.licence for record in model_records(loaded)} == licences
     assert loaded.config == shapes
     assert [name for name in NETWORKS if not same(getattr(loaded, name), getattr(made, name))] == []
     assert torch.allclose(loaded.text.encode(["a fox"]), made.text.eval().encode(["a fox"]), atol=1e-6)

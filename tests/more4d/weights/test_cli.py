@@ -7,9 +7,13 @@ import pytest
 from more4d import cli
 from more4d.models.bundle import Models
 from more4d.models.conversion import to_published
+from more4d.weights.registry import read_registry
+from more4d.weights.sources import parts_of
 from safetensors.torch import load_file, save_file
 
 from tests.more4d.weights.conftest import DATA, Hub
+
+SHIPPED = Path(__file__).parents[3] / "models" / "weights.toml"
 
 
 @pytest.fixture
@@ -34,15 +38,46 @@ def test_list_is_a_table_and_json(registry: Path, store: Path, capsys: pytest.Ca
     assert [(f["name"], f["present"], f["bytes"]) for f in facts] == [("toy", "no", None), ("forbidden", "no", None)]
 
 
-@pytest.mark.parametrize("command", ["list", "fetch", "convert"])
+@pytest.mark.parametrize("command", ["list", "fetch", "verify", "convert"])
 def test_commercial_safe_refuses_by_name_and_reason_and_names_the_replacement(
     command: str, registry: Path, store: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    extra = {"list": [], "fetch": ["--preset", "wan-14b"], "convert": ["forbidden", "--out", str(tmp_path / "out")]}
+    extra = {"list": [], "fetch": ["toy", "forbidden"], "verify": ["toy", "forbidden"]}
+    extra["convert"] = ["forbidden", "--out", str(tmp_path / "out")]
     assert _run(command, registry, store, *extra[command], "--commercial-safe") == 1
     (refusal,) = capsys.readouterr().err.splitlines()
     assert refusal == ("more4d: refused: forbidden (CC BY-NC 4.0): non-commercial use alone; use toy (MIT) instead")
     assert hub.asked == [] and not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what the command fetches; nothing is downloaded."""
+    asked: list[str] = []
+    monkeypatch.setattr("more4d.weights.fetch.fetch_weight", lambda w, store, say: asked.append(w.name) or store)
+    return asked
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_presets_fetch_is_what_its_checkpoint_is_assembled_from(
+    training: bool, store: Path, fetched: list[str]
+) -> None:
+    extra = ["--training"] if training else []
+    assert _run("fetch", SHIPPED, store, "--preset", "wan-14b", "--no-dvc", *extra) == 0
+    parts = parts_of(read_registry(SHIPPED), "wan-14b", training=training)
+    assert sorted(fetched) == sorted(w.name for w in parts.values())
+    assert ("wan-fun-control-14b" in fetched) is training and "unidepth-v2-vitl14" not in fetched
+
+
+def test_a_presets_refusal_ends_with_the_command_that_fetches_the_rest(
+    store: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("fetch", SHIPPED, store, "--preset", "wan-14b", "--commercial-safe") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("more4d: refused: moge4d-strag") and fetched == []
+    command = line.split("; the rest: `more4d weights fetch ")[1].rstrip("`").split()
+    assert _run("fetch", SHIPPED, store, "--no-dvc", *command) == 0
+    assert "wan-fun-inp-14b" in fetched and "moge4d-strag" not in fetched
 
 
 def test_fetch_and_verify_say_what_is_here(
@@ -86,6 +121,7 @@ def test_convert_writes_our_names(
     ("command", "arguments", "code", "reason"),
     [
         ("fetch", [], 2, "name weights, or give --preset"),
+        ("fetch", ["toy", "--training"], 2, "--training goes with --preset"),
         ("fetch", ["none"], 2, "no weight is named none"),
         ("fetch", ["--preset", "huge"], 2, "--preset"),
         ("convert", ["toy", "--out", "out"], 2, "nothing to convert"),

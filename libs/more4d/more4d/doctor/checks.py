@@ -3,28 +3,32 @@
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from torch import nn
 
 from more4d.doctor.estimate import Prediction
 from more4d.doctor.machine import Machine
-from more4d.models.bundle import Models
-from more4d.weights.expected import expected_tensors, preset_of
+from more4d.models.bundle import NETWORKS, VIDEO_VAE, Models, build, read_architecture, read_tokenizer
+from more4d.models.conversion.stored import places
+from more4d.weights.expected import Expected, expected_tensors, preset_of
 from more4d.weights.fetch import missing_files
-from more4d.weights.registry import Registry, Step, Weight
-from more4d.weights.verify import verify_weight
+from more4d.weights.registry import Registry, Weight
+from more4d.weights.sources import parts_of
+from more4d.weights.verify import compare, verify_weight
 
 Status = Literal["ok", "note", "missing"]
 CONSTRAINTS = Path("infra/constraints.txt")
+TINY_BASE = Path("models/tiny-base")
 OLDEST_PYTHON = (3, 11)
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-_RUN_STEPS: tuple[Step, ...] = ("trajectories", "views", "depth")
 _SHOWN = 6
 _GB = 1e9
 
@@ -120,29 +124,49 @@ def check_tiny(folder: Path) -> Check:
     try:
         models = Models.load(folder)
     except ValueError as error:
-        return Check("weights", "missing", str(error), f"run `git checkout {folder}` or `make tiny-base`")
+        todo = f"give --checkpoint a whole checkpoint folder, or leave it out to check {TINY_BASE}"
+        if folder == TINY_BASE:
+            todo = f"run `git checkout {folder}` or `make tiny-base`"
+        return Check("weights", "missing", str(error), todo)
     hashes = ", ".join(f"{name} {digest[:12]}" for name, digest in models.hashes.items())
     return Check("weights", "ok", f"{folder}: {hashes}")
 
 
+def check_assembled(folder: Path, preset: str) -> list[Check]:
+    """Whether an assembled checkpoint folder is the preset's and its networks fit, by their files' headers alone."""
+    make = f"`more4d weights assemble --preset {preset} --out FOLDER`"
+    todo = f"give --checkpoint a folder that {make} made"
+    try:
+        architecture, tokenizer = read_architecture(folder), read_tokenizer(folder)
+    except ValueError as error:
+        return [Check("weights", "missing", str(error), todo)]
+    if architecture.name != preset:
+        found = f"{folder} is of preset {architecture.name}, not {preset}"
+        return [Check("weights", "missing", found, f"{found}: {todo}")]
+    with torch.device("meta"):
+        models = build(architecture, tokenizer)
+        networks = {name: getattr(models, name) for name in NETWORKS}
+        if (folder / f"{VIDEO_VAE}.safetensors").is_file():
+            networks[VIDEO_VAE] = models.vae.vae
+    return [_check_network(network, folder / f"{name}.safetensors", todo) for name, network in networks.items()]
+
+
 def check_weights(registry: Registry, preset: str, store: Path, *, commercial_safe: bool) -> list[Check]:
-    """Whether the weights that the preset's steps need are there and are what they should be."""
-    needed, checks, seen = registry.needed(preset, _RUN_STEPS), [], set()
-    if not any(w.network == "strag" for w in needed):
-        base = next((w.name for w in registry.needed(preset) if w.network == "strag-base"), "a base")
+    """Whether the weights that the preset's checkpoint is assembled from are there and are what they should be."""
+    parts, checks = parts_of(registry, preset, training=False), []
+    if "strag" not in parts:
         found = f"no 4D-STraG of size {preset} is released"
-        checks.append(Check("weights", "missing", found, f"{found}: fetch {base} and train one"))
-    for weight in needed:
-        group = [weight, *registry.named(weight.alternatives)]
-        if seen.isdisjoint(w.name for w in group):
-            checks.append(_check_group(group, store, commercial_safe=commercial_safe))
-        seen |= {weight.name}
-    return checks
+        checks.append(Check("weights", "missing", found, f"{found}: fetch {parts['strag_base'].name} and train one"))
+    return checks + [_check_weight(w, store, commercial_safe=commercial_safe) for w in _weights(parts)]
 
 
 def check_disk(registry: Registry, preset: str, store: Path, machine: Machine) -> Check:
-    """Whether the disk has room for what is still to be fetched; sizes not recorded are those of the networks in bf16."""
-    absent = [(w, f) for w in _chosen(registry, preset, store) for f in missing_files(w, store)]
+    """Whether the disk has room for what `more4d weights fetch --preset` has still to fetch.
+
+    Sizes that are not recorded are those of the networks in bf16.
+    """
+    wanted = _weights(parts_of(registry, preset, training=False))
+    absent = [(w, f) for w in wanted for f in missing_files(w, store)]
     known = sum(f.bytes or 0 for _, f in absent)
     unrecorded = {w.name: w for w, f in absent if f.bytes is None and f.is_checkpoint}
     known += sum(_predicted_bytes(w) for w in unrecorded.values())
@@ -153,15 +177,9 @@ def check_disk(registry: Registry, preset: str, store: Path, machine: Machine) -
     return Check("disk", "ok", found)
 
 
-def _chosen(registry: Registry, preset: str, store: Path) -> list[Weight]:
-    """The weights of a preset, of alternatives the one that is here or the first."""
-    chosen: dict[str, Weight] = {}
-    for weight in registry.needed(preset, _RUN_STEPS):
-        group = [weight, *registry.named(weight.alternatives)]
-        if chosen.keys().isdisjoint(w.name for w in group):
-            best = next((w for w in group if not missing_files(w, store)), weight)
-            chosen[best.name] = best
-    return list(chosen.values())
+def _weights(parts: Mapping[str, Weight]) -> list[Weight]:
+    """The weights of a checkpoint's parts, each once."""
+    return list({weight.name: weight for weight in parts.values()}.values())
 
 
 def _predicted_bytes(weight: Weight) -> int:
@@ -170,23 +188,30 @@ def _predicted_bytes(weight: Weight) -> int:
     return 2 * sum(tensor.numel() for tensor in expected.tensors.values()) if expected is not None else 0
 
 
-def _check_group(group: Sequence[Weight], store: Path, *, commercial_safe: bool) -> Check:
-    """Of weights of which one is enough, whether one is there and fits."""
-    allowed = [w for w in group if not (commercial_safe and w.refusal())]
-    if not allowed:
-        return Check("weights", "missing", f"refused: {group[0].refusal()}", f"refused: {group[0].refusal()}")
-    here = [w for w in allowed if not missing_files(w, store)]
-    if not here:
-        first = allowed[0].name
-        others = "".join(f" (or {w.name})" for w in allowed[1:])
+def _check_network(network: nn.Module, file: Path, todo: str) -> Check:
+    """Whether a file of ours holds just the tensors of a network on the meta device."""
+    try:
+        found = {name: place.outline() for name, place in places(file).items()}
+    except ValueError as error:
+        return Check("weights", "missing", str(error), todo)
+    if problems := compare(found, Expected(type(network).__name__, network.state_dict())):
+        return Check("weights", "missing", f"{file}: {'; '.join(problems)}", f"{file}: {problems[0]}; {todo}")
+    return Check("weights", "ok", f"{file}: {len(found)} tensors for {type(network).__name__}")
+
+
+def _check_weight(weight: Weight, store: Path, *, commercial_safe: bool) -> Check:
+    """Whether a weight may be used, is there and fits."""
+    if commercial_safe and weight.refusal():
+        return Check("weights", "missing", f"refused: {weight.refusal()}", f"refused: {weight.refusal()}")
+    if missing_files(weight, store):
         safe = " --commercial-safe" if commercial_safe else ""
-        return Check("weights", "missing", f"{first} is not here", f"run `more4d weights fetch {first}{safe}`{others}")
-    verdict = verify_weight(here[0], store, hashes=False)
+        todo = f"run `more4d weights fetch {weight.name}{safe}`"
+        return Check("weights", "missing", f"{weight.name} is not here", todo)
+    verdict = verify_weight(weight, store, hashes=False)
     if verdict.fits:
-        return Check("weights", "ok", f"{here[0].name}: {'; '.join(verdict.notes) or 'there'}")
-    return Check(
-        "weights", "missing", "; ".join(verdict.problems), f"fetch {here[0].name} again: {verdict.problems[0]}"
-    )
+        return Check("weights", "ok", f"{weight.name}: {'; '.join(verdict.notes) or 'there'}")
+    todo = f"fetch {weight.name} again: {verdict.problems[0]}"
+    return Check("weights", "missing", "; ".join(verdict.problems), todo)
 
 
 def _unmet(requirement: Requirement) -> str:

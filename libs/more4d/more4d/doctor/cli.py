@@ -21,7 +21,13 @@ _MARK = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}
 
 def doctor(
     preset: Annotated[Preset, typer.Option(help="what this machine should run")] = "tiny",
-    checkpoint: Annotated[Path, typer.Option(help="the folder with the tiny networks")] = Path("models/tiny-base"),
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="a checkpoint folder of the preset, to check in place of the published files; tiny has models/tiny-base",
+            show_default=False,
+        ),
+    ] = None,
     registry: Annotated[Path, typer.Option(help="the table of weights")] = REGISTRY,
     store: Annotated[Path, typer.Option(help="the folder that weights are fetched into")] = STORE,
     gpu_memory: Annotated[
@@ -67,7 +73,7 @@ def _predict_all(machine: "Machine", rate: float | None) -> dict[str, list["Pred
 
 def _examine(
     preset: Preset,
-    checkpoint: Path,
+    checkpoint: Path | None,
     registry: Path,
     store: Path,
     machine: "Machine",
@@ -81,7 +87,9 @@ def _examine(
     found += checks.check_machine(machine, preset)
     found += checks.check_fit(machine, predictions, machine.dtype.itemsize)
     if preset == "tiny":
-        return [*found, checks.check_tiny(checkpoint)]
+        return [*found, checks.check_tiny(checkpoint or checks.TINY_BASE)]
+    if checkpoint is not None:
+        return found + checks.check_assembled(checkpoint, preset)
     known = read_registry(registry)
     found.append(checks.check_disk(known, preset, store, machine))
     return found + checks.check_weights(known, preset, store, commercial_safe=commercial_safe)

@@ -66,9 +66,9 @@ def assemble(
 ) -> None:
     """Write the checkpoint `folder`, whole or not at all: seven networks in `dtype`, the architecture, the tokenizer.
 
-    ViSM is its base with the LoRA merged by `lora_weight`, or the base alone without one. `licences` of the networks, by
-    their names, are written beside them. Raises CheckpointError naming
-    the file, keys and shapes that do not fit the architecture.
+    ViSM is its base with the LoRA merged by `lora_weight`, or the base alone without one. The networks' `licences`, by
+    their names, are written beside them. Raises CheckpointError naming the file, keys and shapes that do not fit the
+    architecture.
     """
     parts = {
         "strag": _write_strag if sources.strag else _write_untrained_strag,
@@ -84,7 +84,8 @@ def assemble(
             write(architecture, sources, made, dtype, lora_weight)
         (made / CONFIG).write_text(architecture.model_dump_json(indent=2) + "\n")
         (made / TOKENIZER).write_text(sources.tokenizer.read_text())
-        write_licences(made, licences or {})
+        if licences:
+            write_licences(made, licences)
 
 
 def _write_strag(

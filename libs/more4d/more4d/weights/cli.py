@@ -21,6 +21,7 @@ FAILED = 1
 _COMMERCIAL = {"yes": "yes", "no": "NO", "conditional": "on terms"}
 
 Names = Annotated[list[str] | None, typer.Argument(help="weights by name", show_default=False)]
+_TRAINING_HELP = "what training starts from: STraG's base and OmniMAE, even where a trained STraG is released"
 PresetOption = Annotated[Preset | None, typer.Option(help="the weights that this preset needs")]
 RegistryOption = Annotated[Path, typer.Option(help="the table of weights")]
 StoreOption = Annotated[Path, typer.Option(help="the folder that weights are fetched into")]
@@ -52,18 +53,24 @@ def fetch(
     preset: PresetOption = None,
     registry: RegistryOption = REGISTRY,
     store: StoreOption = STORE,
+    training: Annotated[bool, typer.Option("--training", help=f"of a preset, {_TRAINING_HELP}")] = False,
     commercial_safe: Safe = False,
     dvc: Annotated[bool, typer.Option("--dvc/--no-dvc", help="track what was fetched with DVC")] = True,
 ) -> None:
     """Download weights, going on where an earlier try ended; only what is missing or altered is downloaded.
 
+    Of a preset, what `more4d weights assemble` makes its checkpoint of. Depth networks of other projects, and what only
+    training or labeling reads, are fetched by name.
+
     HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the network, HF_TOKEN opens gated repositories.
     """
     from more4d.weights.fetch import FetchError, fetch_weight, track_with_dvc
 
-    wanted = _chosen(read_registry(registry), names, preset)
+    if training and preset is None:
+        raise ValueError("--training goes with --preset: it says which of a preset's weights are wanted")
+    wanted = _chosen(read_registry(registry), names, preset, training=training)
     if commercial_safe:
-        _refuse_forbidden(wanted)
+        _refuse_forbidden(wanted, rest=preset is not None)
     # Of a preset's weights, those that only a person can fetch are named and passed over.
     asked = [w for w in wanted if names or not w.manual]
     store.mkdir(parents=True, exist_ok=True)
@@ -84,6 +91,7 @@ def verify(
     record: Annotated[
         bool, typer.Option("--record", help="write the measured sizes and hashes into the table")
     ] = False,
+    commercial_safe: Safe = False,
 ) -> None:
     """Check fetched weights: the hash where one is recorded, and always the names, shapes and types of the tensors."""
     from more4d.weights.record import record as write_record
@@ -92,6 +100,8 @@ def verify(
     known = read_registry(registry)
     here = [w for w in known.weight if w.file and (store / w.name).is_dir()]
     wanted = _chosen(known, names, preset) if names or preset else here
+    if commercial_safe:
+        _refuse_forbidden(wanted)
     if not wanted:
         typer.echo(f"no weights are in {store}; fetch some first")
         return
@@ -136,13 +146,13 @@ def assemble(
     store: StoreOption = STORE,
     depth: Annotated[Path, typer.Option(help="our own depth network")] = Path("models/tiny-base/depth.safetensors"),
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
-    training: Annotated[bool, typer.Option("--training", help="start STraG from its base, to train it")] = False,
+    training: Annotated[bool, typer.Option("--training", help=_TRAINING_HELP)] = False,
     commercial_safe: Safe = False,
 ) -> None:
     """Make one checkpoint folder of a preset's fetched weights: what `more4d generate` and training load."""
     from more4d.models.architectures import ARCHITECTURES
     from more4d.weights.assemble import assemble as write_checkpoint
-    from more4d.weights.sources import parts_of, sources_of
+    from more4d.weights.sources import licences_of, parts_of, sources_of
 
     parts = parts_of(read_registry(registry), preset, training=training)
     if commercial_safe:
@@ -153,7 +163,7 @@ def assemble(
         sources = sources_of(parts, store, depth)
     except FileNotFoundError as error:
         _fail(str(error))
-    write_checkpoint(ARCHITECTURES[preset], sources, out, dtype=_dtype(dtype))
+    write_checkpoint(ARCHITECTURES[preset], sources, out, dtype=_dtype(dtype), licences=licences_of(parts))
     typer.echo(f"{out}: a checkpoint of preset {preset}")
 
 
@@ -184,20 +194,32 @@ def _fetched(weight: Weight, store: Path) -> Path:
     return store / weight.name / (weight.folder or weight.file[0].path)
 
 
-def _chosen(registry: Registry, names: Sequence[str] | None, preset: str | None) -> list[Weight]:
+def _chosen(
+    registry: Registry, names: Sequence[str] | None, preset: str | None, *, training: bool = False
+) -> list[Weight]:
+    """The weights of these names, and those that a preset's checkpoint is assembled from."""
     if not names and preset is None:
         raise ValueError("name weights, or give --preset; `more4d weights list` tells the names")
-    wanted = [*registry.named(names or ()), *(registry.needed(preset) if preset else ())]
+    wanted = registry.named(names or ())
+    if preset is not None:
+        from more4d.weights.sources import parts_of
+
+        wanted += parts_of(registry, preset, training=training).values()
     return list({weight.name: weight for weight in wanted}.values())
 
 
-def _refuse_forbidden(weights: Sequence[Weight]) -> None:
+def _refuse_forbidden(weights: Sequence[Weight], *, rest: bool = False) -> None:
+    """End the command where a weight may not be used commercially; with `rest`, tell how to fetch the others."""
     refused = [w.refusal() for w in weights if w.refusal()]
     for weight in weights:
         if weight.commercial == "conditional":
             typer.echo(f"more4d: {weight.name} ({weight.licence}) is allowed on terms: {weight.terms}", err=True)
-    if refused:
-        _fail(*(f"refused: {reason}" for reason in refused))
+    if not refused:
+        return
+    reasons = [f"refused: {reason}" for reason in refused]
+    if rest and (allowed := [w.name for w in weights if not w.refusal()]):
+        reasons[-1] += f"; the rest: `more4d weights fetch {' '.join(allowed)} --commercial-safe`"
+    _fail(*reasons)
 
 
 def _fail(*reasons: str) -> None:

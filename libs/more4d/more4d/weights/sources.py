@@ -1,8 +1,10 @@
 """Which fetched files a preset's checkpoint is assembled from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from more4d.models.bundle import VIDEO_VAE
+from more4d.models.licences import OWN
 from more4d.weights.assemble import Sources
 from more4d.weights.fetch import missing_files
 from more4d.weights.registry import Layout, Network, Registry, Weight
@@ -19,6 +21,7 @@ def parts_of(registry: Registry, preset: str, *, training: bool) -> dict[str, We
     weights = registry.needed(preset)
     parts = {
         "motion_vae": _find(weights, preset, "motion_vae"),
+        VIDEO_VAE: _find(weights, preset, "wan_vae"),
         "vism": _find(weights, preset, "vism", "wan_dit"),
         "text": _find(weights, preset, "text"),
         "image_encoder": _find(weights, preset, "image_encoder"),
@@ -32,6 +35,22 @@ def parts_of(registry: Registry, preset: str, *, training: bool) -> dict[str, We
         parts["omnimae"] = _find(weights, preset, "motion_encoder")
     lora = next((w for w in weights if w.layout == "vism_lora"), None)
     return parts if lora is None else parts | {"vism_lora": lora}
+
+
+def licences_of(parts: Mapping[str, Weight]) -> dict[str, str]:
+    """The licence of each network of the checkpoint that is assembled from these parts."""
+    strag, motion_encoder = ("strag", "strag") if "strag" in parts else ("strag_base", "omnimae")
+    made_of = {
+        "vae": ["motion_vae"],
+        VIDEO_VAE: [VIDEO_VAE],
+        "strag": [strag],
+        "motion_encoder": [motion_encoder],
+        "vism": ["vism", "vism_lora"],
+        "text": ["text"],
+        "image_encoder": ["image_encoder"],
+    }
+    licences = {name: [parts[p].licence for p in given if p in parts] for name, given in made_of.items()}
+    return {name: ", merged with ".join(dict.fromkeys(given)) for name, given in licences.items()} | {"depth": OWN}
 
 
 def sources_of(parts: dict[str, Weight], store: Path, depth: Path) -> Sources:
