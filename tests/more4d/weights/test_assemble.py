@@ -34,7 +34,7 @@ def shapes(architecture: Architecture) -> Architecture:
     """The test networks, with the published VAE's and STraG's own additions at toy size."""
     codec = architecture.motion_vae.codec.model_copy(update={"starts_as_inverse": False, "gain": 1.0})
     vae = MotionVAEConfig(codec=codec, vae={"base_dim": 4, "z_dim": 16, "num_res_blocks": 1})
-    strag = STraGShape(**architecture.strag.model_dump() | {"reference_channels": 16})
+    strag = STraGShape.model_validate(architecture.strag.model_dump() | {"reference_channels": 16})
     return architecture.model_copy(update={"motion_vae": vae, "strag": strag})
 
 
@@ -114,7 +114,7 @@ def test_every_network_comes_out_as_it_was_published(
 
 def test_the_lora_is_merged_by_its_weight(shapes: Architecture, made: Models, sources: Sources, tmp_path: Path) -> None:
     layer = "blocks.0.attn1.to_q"
-    width = made.vism.get_submodule(layer).weight.shape[0]  # type: ignore[union-attr]
+    width = made.vism.get_parameter(f"{layer}.weight").shape[0]
     lora = {layer: LowRank(torch.randn(2, width), torch.randn(width, 2), alpha=1.0)}
     write_lora(lora, tmp_path / "lora.safetensors", made.vism)
     with_lora = replace(sources, vism_lora=tmp_path / "lora.safetensors")

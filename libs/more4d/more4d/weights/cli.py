@@ -59,8 +59,8 @@ def fetch(
 ) -> None:
     """Download weights, going on where an earlier try ended; only what is missing or altered is downloaded.
 
-    Of a preset, what `more4d weights assemble` makes its checkpoint of. Depth networks of other projects, and what only
-    training or labeling reads, are fetched by name.
+    Of a preset, what `more4d weights assemble` makes its checkpoint of; other projects' depth networks and
+    labeling's are fetched by name.
 
     HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the network, HF_TOKEN opens gated repositories.
     """
