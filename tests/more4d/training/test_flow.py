@@ -1,9 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 from more4d.models.bundle import Models
 from more4d.models.flow_matching import Prediction
 from more4d.models.vae import MotionVAE, MotionVAEConfig
-from more4d.training.flow import Conditions, FlowObjective, FlowSettings, keep, require_prediction
+from more4d.training.flow import Conditions, FlowObjective, FlowSettings, empty_text, keep, require_prediction
 from torch import Tensor, nn
 
 SHAPE = (4, 16, 2, 2, 2)
@@ -107,6 +109,26 @@ def test_text_image_and_control_are_dropped_sample_by_sample(models: Models) -> 
         rows = found.flatten(2)
         assert bool((rows == rows[..., :1]).all())
         assert float((rows[..., 0] == 0).float().mean()) == pytest.approx(share, abs=0.06)
+
+
+def test_dropped_text_is_what_the_unguided_branch_reads(models: Models) -> None:
+    objective = Watched(models.vae, FlowSettings(drop_text=0.5))
+    nothing = torch.full((1, 3, 8), 7.0)
+    objective.empty_text = nothing
+    for seed in range(20):
+        losses(objective, seed)
+    texts = torch.cat([given.text for given in objective.given])
+    dropped = (texts == nothing).all(dim=(1, 2))
+    assert 0.2 < float(dropped.float().mean()) < 0.8
+    assert not (texts == 0).all(dim=(1, 2)).any()
+
+
+def test_the_checkpoint_says_what_dropped_text_becomes(models: Models) -> None:
+    assert empty_text(models) is None
+    generation = models.config.generation.model_copy(update={"unguided": "empty"})
+    config = models.config.model_copy(update={"generation": generation})
+    found = empty_text(dataclasses.replace(models, config=config))
+    assert found is not None and torch.equal(found, models.text.encode([""]))
 
 
 def test_the_generator_alone_decides(models: Models) -> None:

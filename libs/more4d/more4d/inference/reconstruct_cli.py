@@ -15,7 +15,10 @@ def reconstruct(
     checkpoint: Annotated[Path, typer.Option(help="the folder with the networks")] = Path("models/tiny-base"),
     device: Annotated[str, typer.Option(help="where the VAE runs")] = "cpu",
     published_units: Annotated[
-        bool, typer.Option("--published-units", help="scale the motion by the published constants, whatever the checkpoint says")
+        bool,
+        typer.Option(
+            "--published-units", help="scale the motion by the published constants, whatever the checkpoint says"
+        ),
     ] = False,
 ) -> None:
     """Encode and decode trajectories with the motion VAE alone, and show where they change."""

@@ -3,7 +3,7 @@
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
-from more4d.training.flow import FlowSettings, require_prediction
+from more4d.training.flow import FlowSettings, empty_text, require_prediction
 from more4d.training.latents import LatentDataset, cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.strag import STraGObjective
@@ -32,10 +32,9 @@ class STraGStage(Stage[STraGParams]):
         require_prediction(params.flow, models.config.generation.prediction)
         strag = models.strag.requires_grad_(True)
         source = LatentDataset(context.inputs["latents"] / "train.safetensors")
-        reference = models.config.generation.reference
-        objective = STraGObjective(
-            strag, strag, models.vae, source, cached_conditions, params.flow, reference=reference
-        )
+        arguments = strag, strag, models.vae, source, cached_conditions, params.flow
+        reference, unguided = models.config.generation.reference, empty_text(models)
+        objective = STraGObjective(*arguments, reference=reference, empty_text=unguided)
         result = train(objective, params.train, seed=context.seed, work=context.work)
         strag.load_state_dict(result.ema)
         save_network(strag, context.outputs["strag"] / "strag.safetensors")

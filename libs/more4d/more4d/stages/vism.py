@@ -6,7 +6,7 @@ from more4d.data.shards import TrajSceneDataset
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
-from more4d.training.flow import FlowSettings, require_prediction
+from more4d.training.flow import FlowSettings, empty_text, require_prediction
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.trajscene import sample_view_pairs
@@ -39,7 +39,9 @@ class ViSMStage(Stage[ViSMParams]):
         numbers = tqdm(range(len(samples)), desc="renders", leave=False)
         pairs = list(sample_view_pairs((samples[i] for i in numbers), models))
         vism = models.vism.requires_grad_(True)
-        objective = ViSMObjective(vism, vism, models.view_vae, ViewPairs(pairs, models.view_vae), cached_conditions, params.flow)
+        source = ViewPairs(pairs, models.view_vae)
+        arguments = vism, vism, models.view_vae, source, cached_conditions, params.flow
+        objective = ViSMObjective(*arguments, empty_text=empty_text(models))
         result = train(objective, params.train, seed=context.seed, work=context.work)
         vism.load_state_dict(result.ema)
         save_network(vism, context.outputs["vism"] / "vism.safetensors")

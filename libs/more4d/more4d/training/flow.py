@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from more4d.models.bundle import Models
 from more4d.models.flow_matching import Prediction, add_noise, sample_sigmas, to_sample
 from more4d.models.vae import LinearStartWanVAE, MotionVAE
 from more4d.settings import Section
@@ -59,7 +60,10 @@ class Conditions:
 
 
 class FlowObjective(Objective):
-    """Trains a transformer (and whatever else `module` holds) to undo noise in a latent."""
+    """Trains a transformer (and whatever else `module` holds) to undo noise in a latent.
+
+    Dropped text becomes `empty_text` [1, M, D], or zeros without one: what the unguided branch of generation reads.
+    """
 
     def __init__(
         self,
@@ -69,6 +73,8 @@ class FlowObjective(Objective):
         source: BatchSource,
         conditions: Callable[[dict[str, Tensor]], Conditions],
         settings: FlowSettings,
+        *,
+        empty_text: Tensor | None = None,
     ) -> None:
         if settings.decoded_weight and not isinstance(vae.vae, LinearStartWanVAE):
             raise ValueError(
@@ -76,7 +82,7 @@ class FlowObjective(Objective):
             )
         self.module, self.transformer, self.vae = module, transformer, vae
         self.source, self.size = source, source.size
-        self.conditions, self.settings = conditions, settings
+        self.conditions, self.settings, self.empty_text = conditions, settings, empty_text
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The source's samples at `indices`."""
@@ -123,7 +129,16 @@ class FlowObjective(Objective):
     def _dropped(self, given: Conditions, generator: torch.Generator) -> Conditions:
         text = keep(len(given.text), self.settings.drop_text, generator, given.text)
         image = keep(len(given.image), self.settings.drop_image, generator, given.image)
-        return Conditions(given.text * text, given.image * image)
+        kept = given.text * text
+        if self.empty_text is not None:
+            kept = kept + self.empty_text.to(kept) * (1 - text)
+        return Conditions(kept, given.image * image)
+
+
+@torch.no_grad()
+def empty_text(models: Models) -> Tensor | None:
+    """What dropped text becomes: the embedding [1, M, D] of nothing, None for zeros; the checkpoint says which."""
+    return models.text.encode([""]) if models.config.generation.unguided == "empty" else None
 
 
 def keep(count: int, dropped: float, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ class STraGObjective(FlowObjective):
         settings: FlowSettings,
         *,
         reference: Reference = "none",
+        empty_text: Tensor | None = None,
     ) -> None:
-        super().__init__(module, transformer, vae, source, conditions, settings)
+        super().__init__(module, transformer, vae, source, conditions, settings, empty_text=empty_text)
         self.reference: Reference = reference
 
     def clean(self, batch: dict[str, Tensor]) -> Tensor:
