@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from more4d.models.bundle import NETWORKS, Models
-from more4d.stages.base import VideoSpec, run_stage
+from more4d.stages.base import VideoSpec, fingerprint, run_stage
 from more4d.stages.base_bundle import STAGE, BaseBundleParams
 
 VIDEO = VideoSpec(frames=5, height=32, width=48, fps=8)
@@ -14,6 +15,9 @@ def test_the_parts_become_one_checkpoint(base_workspace: Path, models: Models) -
     folder = base_workspace / "models/tiny-base"
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert result.metrics["megabytes"] == pytest.approx(size / 1e6)
+    data = json.loads((folder / "data.json").read_text())
+    scenes = base_workspace / "infra/tiny-base/build/scenes"
+    assert data == {"scenes": json.loads((scenes / "scenes.json").read_text()), "sha256": fingerprint(scenes)}
     loaded = Models.load(folder)
     assert loaded.config == models.config
     for name in NETWORKS:
