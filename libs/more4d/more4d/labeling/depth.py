@@ -3,7 +3,6 @@
 Suffixes: T frames, H height, W width.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from more4d.data.hashing import hash_file
 from more4d.labeling.clips import Clip
 from more4d.models.depth import DepthConfig, DepthNetwork
 
@@ -127,4 +127,4 @@ def _short_hash(base: Path) -> str:
     file = base / "depth.safetensors"
     if not file.is_file():
         raise ValueError(f"no depth network at {file}; run `make tiny-base` or use ground_truth alone")
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return hash_file(file)[:12]

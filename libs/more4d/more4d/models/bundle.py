@@ -1,6 +1,5 @@
 """A checkpoint folder: every network that turns a picture into a scene, its shape, its files and their hashes."""
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from more4d.data.hashing import hash_file
 from more4d.models.architectures import Architecture, TransformerShape
 from more4d.models.conversion.loading import assign, fill_tables
 from more4d.models.conversion.stored import places
@@ -96,7 +96,7 @@ class Models:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each network's file."""
-        return {name: _sha256(file) for name, file in sorted(self.files.items())}
+        return {name: hash_file(file) for name, file in sorted(self.files.items())}
 
 
 def _video_vae(motion_vae: MotionVAE, file: Path, dtype: torch.dtype, device: str) -> MotionVAE:
@@ -105,11 +105,6 @@ def _video_vae(motion_vae: MotionVAE, file: Path, dtype: torch.dtype, device: st
     made.trajectory_encoder, made.trajectory_decoder = motion_vae.trajectory_encoder, motion_vae.trajectory_decoder
     load_exactly(made.vae, file, dtype=dtype, device=device)
     return made.eval().requires_grad_(False)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def build(config: Architecture, tokenizer_json: str, *, large_on_meta: bool = False) -> Models:
@@ -198,7 +193,7 @@ def load_exactly(
     or every key that is missing, extra or of another shape.
     """
     found, wanted = places(file), network.state_dict()
-    _require_same_tensors(network, {name: place.shape for name, place in found.items()}, wanted, file)
+    require_same_tensors(network, {name: place.shape for name, place in found.items()}, wanted, file)
     if not any(value.is_meta for value in wanted.values()):
         network.to(device)
     for name, place in found.items():
@@ -208,9 +203,10 @@ def load_exactly(
     return network
 
 
-def _require_same_tensors(
+def require_same_tensors(
     network: nn.Module, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], file: Path
 ) -> None:
+    """Raises ValueError naming every key of `file` that is missing, extra or of another shape than the network's."""
     problems = [f"missing {k}" for k in sorted(wanted.keys() - found.keys())]
     problems += [f"unexpected {k}" for k in sorted(found.keys() - wanted.keys())]
     problems += [

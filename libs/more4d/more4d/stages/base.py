@@ -19,6 +19,7 @@ from typing import ClassVar, Generic, TypeVar
 from pydantic import Field, model_validator
 
 from more4d.data.atomic import sync
+from more4d.data.hashing import hash_file
 from more4d.settings import Section
 
 log = logging.getLogger(__name__)
@@ -204,8 +205,7 @@ def fingerprint(path: Path) -> str:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
         digest.update(str(file.relative_to(path.parent)).encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
 
 

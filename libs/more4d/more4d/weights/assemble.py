@@ -5,6 +5,7 @@ Each network is written before the next is read, one tensor at a time where noth
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from more4d.data.atomic import atomic_directory
 from more4d.models.architectures import Architecture
-from more4d.models.bundle import CONFIG, TOKENIZER, VIDEO_VAE, build_strag, build_vism
+from more4d.models.bundle import CONFIG, TOKENIZER, VIDEO_VAE, build_strag, build_vism, require_same_tensors
 from more4d.models.conversion import load_published, strag_from_wan_control
 from more4d.models.conversion.fitting import require_fit
 from more4d.models.conversion.names import part
@@ -74,23 +75,21 @@ def assemble(
         "strag": _write_strag if sources.strag else _write_untrained_strag,
         "vae": _write_vae,
         "video_vae": _write_video_vae,
-        "vism": _write_vism,
+        "vism": partial(_write_vism, lora_weight=lora_weight),
         "encoders": _write_encoders,
         "depth": _write_depth,
     }
     with atomic_directory(folder) as made, tqdm(parts.items(), desc=folder.name, unit="part") as bar:
         for name, write in bar:
             bar.set_postfix_str(name)
-            write(architecture, sources, made, dtype, lora_weight)
+            write(architecture, sources, made, dtype)
         (made / CONFIG).write_text(architecture.model_dump_json(indent=2) + "\n")
         (made / TOKENIZER).write_text(sources.tokenizer.read_text())
         if licences:
             write_licences(made, licences)
 
 
-def _write_strag(
-    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
-) -> None:
+def _write_strag(architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype) -> None:
     assert sources.strag is not None
     with torch.device("meta"):
         autoencoder = MaskedAutoencoder(architecture.motion_encoder)
@@ -105,9 +104,7 @@ def _write_strag(
         )
 
 
-def _write_untrained_strag(
-    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
-) -> None:
+def _write_untrained_strag(architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype) -> None:
     assert sources.strag_base is not None and sources.omnimae is not None
     with torch.device("meta"):
         strag, autoencoder = build_strag(architecture), MaskedAutoencoder(architecture.motion_encoder)
@@ -119,17 +116,13 @@ def _write_untrained_strag(
     _write(load_published(autoencoder, sources.omnimae, "omnimae", dtype=dtype).trunk, folder / "motion_encoder")
 
 
-def _write_vae(
-    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
-) -> None:
+def _write_vae(architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype) -> None:
     with torch.device("meta"):
         vae = MotionVAE(architecture.motion_vae)
     _write(load_published(vae, sources.motion_vae, "motion_vae_folder", dtype=dtype), folder / "vae")
 
 
-def _write_video_vae(
-    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
-) -> None:
+def _write_video_vae(architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype) -> None:
     if sources.video_vae is None:
         return
     with torch.device("meta"):
@@ -149,9 +142,7 @@ def _write_vism(
     _write(vism, folder / "vism")
 
 
-def _write_encoders(
-    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
-) -> None:
+def _write_encoders(architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype) -> None:
     _write(
         TextEncoder.from_wan(sources.text, sources.tokenizer, config=architecture.text, dtype=dtype), folder / "text"
     )
@@ -159,14 +150,11 @@ def _write_encoders(
     _write(image_encoder, folder / "image_encoder")
 
 
-def _write_depth(
-    architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype, lora_weight: float
-) -> None:
+def _write_depth(architecture: Architecture, sources: Sources, folder: Path, dtype: torch.dtype) -> None:
     found = places(sources.depth)
     with torch.device("meta"):
-        wanted = DepthNetwork(architecture.depth).state_dict()
-    if {n: v.shape for n, v in wanted.items()} != {n: torch.Size(p.shape) for n, p in found.items()}:
-        raise ValueError(f"{sources.depth} is no depth network of this architecture; give models/tiny-base's")
+        network = DepthNetwork(architecture.depth)
+    require_same_tensors(network, {n: p.shape for n, p in found.items()}, network.state_dict(), sources.depth)
     write_safetensors(
         folder / "depth.safetensors", {n: p.outline() for n, p in found.items()}, lambda name: found[name].read()
     )

@@ -18,6 +18,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from more4d.data.atomic import atomic_write_json, sync
+from more4d.data.hashing import hash_file
 from more4d.weights.registry import STORE, Weight, WeightFile
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ PARTIAL = ".partial"
 """Folder in the store for what is not wholly there yet."""
 FETCHED = "fetched.json"
 """In a weight's folder: what its files are."""
-_CHUNK = 1 << 24
 _ON = frozenset({"1", "true", "yes", "on"})
 
 
@@ -70,15 +70,6 @@ def missing_files(weight: Weight, store: Path = STORE) -> list[WeightFile]:
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file of any size, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def track_with_dvc(folders: Iterable[Path], root: Path) -> str:

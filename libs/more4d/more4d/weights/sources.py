@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from more4d.models.bundle import VIDEO_VAE
+from more4d.models.bundle import TOKENIZER, VIDEO_VAE
 from more4d.models.licences import OWN
 from more4d.weights.assemble import Sources
 from more4d.weights.fetch import missing_files
 from more4d.weights.registry import Layout, Network, Registry, Weight
-
-TOKENIZER = "tokenizer.json"
 
 
 def parts_of(registry: Registry, preset: str, *, training: bool) -> dict[str, Weight]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
+from more4d.data.hashing import hash_file
 from more4d.models.architectures import Architecture
 from more4d.models.bundle import build_vism
 from more4d.models.conversion.reading import outlines, read_published
@@ -16,7 +17,7 @@ from more4d.models.lora import kohya_names
 from more4d.models.pretrained import load_renamed
 from more4d.models.text import WAN_NAMES, TextEncoder
 from more4d.weights.expected import Expected, expected_tensors, preset_of, to_our_names
-from more4d.weights.fetch import hash_file, missing_files
+from more4d.weights.fetch import missing_files
 from more4d.weights.registry import STORE, Layout, Weight
 
 SHOWN = 8
