@@ -1,13 +1,9 @@
 """The CPU rasterizer: compiled kernels that release the GIL, run by plain threads.
 
-Plain threads instead of numba's parallel loops: those abort a process that was forked after their first use,
-or that calls them from two Python threads. A picture does not depend on how the work is cut: projecting is
-independent per Gaussian, and every tile is blended by one thread from a list sorted by (float32 depth,
-index).
+A picture does not depend on how the work is cut: projecting is independent per Gaussian, and every tile is
+blended by one thread from a list sorted by (float32 depth, index).
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import Any
 
@@ -16,6 +12,7 @@ import torch
 from torch import Tensor
 
 from more4d_kernels.rasterization import cpu_kernel as kernel
+from more4d_kernels.threads import spread
 
 # Below this many Gaussians, projecting them costs less than handing them to threads.
 SMALL = 4096
@@ -49,14 +46,13 @@ def rasterize(
     table = np.zeros((cameras, count, kernel.COLUMNS), np.float32)
     boxes = np.zeros((cameras, count, 4), np.int32)
     radii = np.zeros((cameras, count, 2), np.int32)
-    with ThreadPoolExecutor(threads) as pool:
-        for c in range(cameras):
-            seen = (*gaussians, views[c], intrinsics[c], limits, width, height)
-            drawn = (table[c], boxes[c])
-            _spread(pool, kernel.project, (*seen, *drawn, radii[c]), count, threads if count > SMALL else 1)
-            # More bands than threads, so that a thread whose bands are crowded does not hold up the others.
-            bands = 4 * threads if threads > 1 else 1
-            _spread(pool, kernel.blend, (*drawn, behind[c], image[c], alpha[c]), ceil(height / kernel.TILE), bands)
+    for c in range(cameras):
+        seen = (*gaussians, views[c], intrinsics[c], limits, width, height)
+        drawn = (table[c], boxes[c])
+        spread(kernel.project, count, (*seen, *drawn, radii[c]), stretches=threads if count > SMALL else 1)
+        # More bands than threads, so that a thread whose bands are crowded does not hold up the others.
+        bands = 4 * threads if threads > 1 else 1
+        spread(kernel.blend, ceil(height / kernel.TILE), (*drawn, behind[c], image[c], alpha[c]), stretches=bands)
     info = _info(table, radii) | {
         "width": width,
         "height": height,
@@ -68,20 +64,6 @@ def rasterize(
 
 def _float32(tensor: Tensor) -> kernel.Floats:
     return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy())
-
-
-def _spread(
-    pool: ThreadPoolExecutor, work: Callable[..., None], arguments: tuple[Any, ...], count: int, parts: int
-) -> None:
-    """Call `work(start, stop, *arguments)` on at most `parts` stretches of range(count), at the same time."""
-    cuts = [count * part // parts for part in range(parts + 1)]
-    calls = [
-        pool.submit(work, start, stop, *arguments)
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
-        if stop > start
-    ]
-    for call in calls:
-        call.result()
 
 
 def _info(table: kernel.Floats, radii: kernel.Ints) -> dict[str, Any]:
