@@ -1,0 +1,142 @@
+"""Launches of the Triton kernels: grid, strides and setting, and the memory of the partial sums."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from more4d_kernels.launch import Launch, Setting, contiguous_rows, streaming_multiprocessors
+from more4d_kernels.madanorm.problem import Gradients, Normed, Problem, empty_gradients, empty_outputs
+
+FORWARD = Setting(num_warps=8, num_stages=2, strip=16)
+BACKWARD = Setting(num_warps=16, num_stages=2)
+
+
+def forward(problem: Problem, setting: Setting = FORWARD) -> Normed:
+    """Outputs by `forward_kernel`; see `madanorm`."""
+    outputs = empty_outputs(problem)
+    forward_launch(problem, outputs, setting).run()
+    return outputs
+
+
+def forward_launch(problem: Problem, outputs: Normed, setting: Setting) -> Launch:
+    """`forward_kernel` filling `outputs`: a program for each position and strip of frames, and each strip of prefix."""
+    from more4d_kernels.madanorm.kernel import forward_kernel
+
+    batch, _, width = problem.x.shape
+    rows = _rows(problem)
+    strip = setting.strip if problem.positions == 0 else min(setting.strip, problem.frames)
+    strips = problem.positions * _ceil(problem.frames, strip) + _ceil(problem.prefix, strip)
+    arguments = {
+        **rows,
+        "y": outputs.y, "total_out": outputs.total, "mean_out": outputs.mean, "rstd_out": outputs.rstd,
+        **_sizes(problem), "eps": problem.eps, "STRIP": strip, "STAGES": setting.num_stages,
+        **_pieces(width), **_switches(problem),
+    }  # fmt: skip
+    return Launch(forward_kernel, (strips, batch), arguments, setting.num_warps)
+
+
+def backward(
+    problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, rstd: Tensor, setting: Setting = BACKWARD
+) -> Gradients:
+    """Gradients by `backward_kernel`, and sums of its programs' partial sums."""
+    gradients = empty_gradients(problem)
+    partial = partial_sums(problem, programs_per_sample(problem))
+    backward_launch(problem, dy, dtotal, Normed(dy, dy, mean, rstd), gradients, partial, setting).run()
+    summed = {name: part.sum(1) for name, part in partial.items()}
+    if "gate" in summed:
+        summed["gate"] = summed["gate"].sum(0)
+    named = vars(gradients) | {name: part.to(vars(problem)[name].dtype) for name, part in summed.items()}
+    return Gradients(**named)
+
+
+def backward_launch(
+    problem: Problem,
+    dy: Tensor,
+    dtotal: Tensor | None,
+    normed: Normed,
+    gradients: Gradients,
+    partial: dict[str, Tensor],
+    setting: Setting,
+) -> Launch:
+    """`backward_kernel` filling `gradients`, or `partial` where all rows of a sample add to one."""
+    from more4d_kernels.madanorm.kernel import backward_kernel
+
+    batch, _, width = problem.x.shape
+    programs = programs_per_sample(problem)
+    into = {name: partial.get(name, tensor) for name, tensor in vars(gradients).items()}
+    arguments = {
+        **_row("dy", dy, problem.x), **_row("dtotal", dtotal, problem.x),
+        **_rows(problem), "mean_in": normed.mean, "rstd_in": normed.rstd,
+        **{f"d{name}": problem.x if tensor is None else tensor for name, tensor in into.items()},
+        **_sizes(problem), "programs": programs, "STAGES": setting.num_stages,
+        **_pieces(width), **_switches(problem), "DTOTAL": dtotal is not None,
+    }  # fmt: skip
+    return Launch(backward_kernel, (programs, batch), arguments, setting.num_warps)
+
+
+def programs_per_sample(problem: Problem) -> int:
+    """How many programs share a sample in the backward: one for each multiprocessor, none without work."""
+    share = _ceil(streaming_multiprocessors(problem.x.device), max(problem.x.shape[0], 1))
+    return max(min(share, max(problem.positions, problem.prefix)), 1)
+
+
+def partial_sums(problem: Problem, programs: int) -> dict[str, Tensor]:
+    """fp32 memory [B, programs, D] for each gradient that is a sum over a sample's tokens."""
+    names = ["gate"] if problem.gate is not None else []
+    names += ["time_scale", "time_shift"] if problem.time_scale is not None and not problem.per_token else []
+    names += ["update_gate"] if problem.update_gate is not None and not problem.gate_per_token else []
+    batch, _, width = problem.x.shape
+    return {name: problem.x.new_empty(batch, programs, width, dtype=torch.float32) for name in names}
+
+
+def pieces(width: int) -> tuple[int, int]:
+    """Two powers of two that hold a row, the first full: 5120 is 4096 + 1024, 1536 is 1024 + 512."""
+    main = 1 << max((width - 1).bit_length() - 1, 0)
+    return main, 1 << max(width - main - 1, 0).bit_length()
+
+
+def _pieces(width: int) -> dict[str, int]:
+    main, tail = pieces(width)
+    return {"D": width, "MAIN": main, "TAIL": tail}
+
+
+def _sizes(problem: Problem) -> dict[str, int]:
+    return {
+        "tokens": problem.x.shape[1],
+        "positions": problem.positions,
+        "frames": problem.frames,
+        "prefix": problem.prefix,
+    }
+
+
+def _switches(problem: Problem) -> dict[str, bool]:
+    return {
+        "TIME": problem.time_scale is not None,
+        "PER_TOKEN": problem.per_token,
+        "MOTION": problem.motion_scale is not None,
+        "PAPER": problem.time_scale is None,
+        "UPDATE": problem.update is not None,
+        "UPDATE_GATE": problem.update_gate is not None,
+        "UPDATE_GATE_PER_TOKEN": problem.gate_per_token,
+    }
+
+
+def _rows(problem: Problem) -> dict[str, Any]:
+    """Pointers and strides of all inputs; x in place of what the problem does not have."""
+    named = {name: value for name, value in vars(problem).items() if name not in ("frames", "prefix", "eps", "gate")}
+    strided = [_row(name, value, problem.x) for name, value in named.items()]
+    gate = problem.x if problem.gate is None else contiguous_rows(problem.gate)
+    return {"gate": gate} | {name: value for part in strided for name, value in part.items()}
+
+
+def _row(name: str, tensor: Tensor | None, absent: Tensor) -> dict[str, Any]:
+    """The tensor, and its strides from sample to sample and from row to row (0: all rows are one)."""
+    if tensor is None:
+        return {name: absent, f"{name}_batch": 0, f"{name}_row": 0}
+    tensor = contiguous_rows(tensor)
+    return {name: tensor, f"{name}_batch": tensor.stride(0), f"{name}_row": tensor.stride(1) if tensor.ndim == 3 else 0}
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)

@@ -1,0 +1,279 @@
+"""Triton kernels of `madanorm` and `modulated_norm`: every row is read once and written once.
+
+A row of D values lies in registers as a pair of powers of two, MAIN + TAIL >= D > MAIN: 5120 is 4096 + 1024, without
+the 3072 idle lanes of one block of 8192. All arithmetic is in fp32. A program works on a strip of rows that share
+their modulation: `count` rows from `first`, `step` apart. In a video that is one position in several frames, in a
+prefix (or without motion, in the whole sequence) a few rows that follow each other.
+
+y = xhat · factor + offset, with m = 1 + gate · motion_scale and n = gate · motion_shift (1 and 0 in a prefix):
+factor = (1 + time_scale) · m, offset = time_shift · m + n; in the paper's form factor = gate · motion_scale (1 in a
+prefix), offset = n.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_row(pointer, keep, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
+    """A row in fp32 as (main, tail); zeros where not `keep`, and past the row's end."""
+    tail = MAIN + tl.arange(0, TAIL)
+    first = tl.load(pointer + tl.arange(0, MAIN), mask=keep, other=0.0)
+    rest = tl.load(pointer + tail, mask=keep & (tail < D), other=0.0)
+    return first.to(tl.float32), rest.to(tl.float32)
+
+
+@triton.jit
+def store_row(pointer, row, keep, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
+    tail = MAIN + tl.arange(0, TAIL)
+    tl.store(pointer + tl.arange(0, MAIN), row[0].to(pointer.dtype.element_ty), mask=keep)
+    tl.store(pointer + tail, row[1].to(pointer.dtype.element_ty), mask=keep & (tail < D))
+
+
+@triton.jit
+def add_to(pointer, row, again, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
+    """Add to this program's own row in memory, or begin it where not `again`.
+
+    It rests in the GPU's cache from one strip to the next: in registers it would crowd out the frames' sums.
+    """
+    tl.debug_barrier()
+    store_row(pointer, add(row, load_row(pointer, again, D, MAIN, TAIL)), True, D, MAIN, TAIL)
+
+
+@triton.jit
+def rounded(row, pointer):
+    """The row as a store to `pointer` keeps it."""
+    kind = pointer.dtype.element_ty
+    return row[0].to(kind).to(tl.float32), row[1].to(kind).to(tl.float32)
+
+
+@triton.jit
+def zeros(MAIN: tl.constexpr, TAIL: tl.constexpr):
+    return tl.zeros((MAIN,), tl.float32), tl.zeros((TAIL,), tl.float32)
+
+
+@triton.jit
+def add(a, b):
+    return a[0] + b[0], a[1] + b[1]
+
+
+@triton.jit
+def times(a, b):
+    return a[0] * b[0], a[1] * b[1]
+
+
+@triton.jit
+def one_more(a):
+    return a[0] + 1.0, a[1] + 1.0
+
+
+@triton.jit
+def times_number(a, number):
+    return a[0] * number, a[1] * number
+
+
+@triton.jit
+def total(a):
+    return tl.sum(a[0], axis=0) + tl.sum(a[1], axis=0)
+
+
+@triton.jit
+def centred(row, mean, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
+    """The row minus its mean, still zero past its end."""
+    tail = MAIN + tl.arange(0, TAIL)
+    return row[0] - mean, tl.where(tail < D, row[1] - mean, 0.0)
+
+
+@triton.jit
+def motion_rows(
+    motion_scale, motion_shift, gate, video, PAPER: tl.constexpr, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr
+):  # fmt: skip
+    """m and n of one position: what multiplies and what is added; 1 and 0 where not `video`."""
+    opened = load_row(gate, video, D, MAIN, TAIL)
+    m = times(opened, load_row(motion_scale, video, D, MAIN, TAIL))
+    n = times(opened, load_row(motion_shift, video, D, MAIN, TAIL))
+    if PAPER:
+        plain = tl.where(video, 0.0, 1.0)
+        return (m[0] + plain, m[1] + plain), n
+    return one_more(m), n
+
+
+@triton.jit
+def forward_kernel(
+    x, update, update_gate, time_scale, time_shift, motion_scale, motion_shift, gate,
+    y, total_out, mean_out, rstd_out,
+    x_batch, x_row, update_batch, update_row, update_gate_batch, update_gate_row,
+    time_scale_batch, time_scale_row, time_shift_batch, time_shift_row,
+    motion_scale_batch, motion_scale_row, motion_shift_batch, motion_shift_row,
+    tokens, positions, frames, prefix, eps,
+    D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, STRIP: tl.constexpr, STAGES: tl.constexpr,
+    TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr, PAPER: tl.constexpr,
+    UPDATE: tl.constexpr, UPDATE_GATE: tl.constexpr, UPDATE_GATE_PER_TOKEN: tl.constexpr,
+):  # fmt: skip
+    batch = tl.program_id(1).to(tl.int64)
+    program = tl.program_id(0)
+    strips = positions * tl.cdiv(frames, STRIP)
+    video = program < strips
+    position = tl.where(video, program % tl.maximum(positions, 1), 0)
+    frame = (program // tl.maximum(positions, 1)) * STRIP
+    plain = (program - strips) * STRIP
+    first = tl.where(video, prefix + frame * positions + position, plain)
+    step = tl.where(video, positions, 1)
+    count = tl.minimum(STRIP, tl.where(video, frames - frame, prefix - plain))
+
+    x += batch * x_batch
+    time_scale += batch * time_scale_batch
+    time_shift += batch * time_shift_batch
+    if MOTION:
+        m, n = motion_rows(
+            motion_scale + batch * motion_scale_batch + position.to(tl.int64) * motion_scale_row,
+            motion_shift + batch * motion_shift_batch + position.to(tl.int64) * motion_shift_row,
+            gate, video, PAPER, D, MAIN, TAIL,
+        )  # fmt: skip
+    else:
+        m, n = one_more(zeros(MAIN, TAIL)), zeros(MAIN, TAIL)
+    factor, offset = m, n
+    if TIME and not PER_TOKEN:
+        factor = times(one_more(load_row(time_scale, True, D, MAIN, TAIL)), m)
+        offset = add(times(load_row(time_shift, True, D, MAIN, TAIL), m), n)
+    if UPDATE:
+        update += batch * update_batch
+        update_gate += batch * update_gate_batch
+        opening = one_more(zeros(MAIN, TAIL))
+        if UPDATE_GATE and not UPDATE_GATE_PER_TOKEN:
+            opening = load_row(update_gate, True, D, MAIN, TAIL)
+
+    for i in tl.range(count, num_stages=STAGES):
+        # Rows times widths pass 2**31 for long clips.
+        row = (first + i * step).to(tl.int64)
+        value = load_row(x + row * x_row, True, D, MAIN, TAIL)
+        if UPDATE:
+            added = load_row(update + row * update_row, True, D, MAIN, TAIL)
+            if UPDATE_GATE_PER_TOKEN:
+                added = times(added, load_row(update_gate + row * update_gate_row, True, D, MAIN, TAIL))
+            elif UPDATE_GATE:
+                added = times(added, opening)
+            # Normalised as it will be read again: the backward finds this row, not the unrounded sum.
+            value = rounded(add(value, added), total_out)
+            store_row(total_out + (batch * tokens + row) * D, value, True, D, MAIN, TAIL)
+        mean = total(value) / D
+        value = centred(value, mean, D, MAIN, TAIL)
+        rstd = tl.rsqrt(total(times(value, value)) / D + eps)
+        value = times_number(value, rstd)
+        if PER_TOKEN:
+            value = times(value, one_more(load_row(time_scale + row * time_scale_row, True, D, MAIN, TAIL)))
+            value = add(value, load_row(time_shift + row * time_shift_row, True, D, MAIN, TAIL))
+        value = add(times(value, factor), offset)
+        tl.store(mean_out + batch * tokens + row, mean)
+        tl.store(rstd_out + batch * tokens + row, rstd)
+        store_row(y + (batch * tokens + row) * D, value, True, D, MAIN, TAIL)
+
+
+@triton.jit
+def backward_kernel(
+    dy, dtotal, x, update, update_gate, time_scale, time_shift, motion_scale, motion_shift, gate, mean_in, rstd_in,
+    dx, dupdate, dupdate_gate, dtime_scale, dtime_shift, dmotion_scale, dmotion_shift, dgate,
+    dy_batch, dy_row, dtotal_batch, dtotal_row,
+    x_batch, x_row, update_batch, update_row, update_gate_batch, update_gate_row,
+    time_scale_batch, time_scale_row, time_shift_batch, time_shift_row,
+    motion_scale_batch, motion_scale_row, motion_shift_batch, motion_shift_row,
+    tokens, positions, frames, prefix, programs,
+    D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, STAGES: tl.constexpr,
+    TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr, PAPER: tl.constexpr,
+    UPDATE: tl.constexpr, UPDATE_GATE: tl.constexpr, UPDATE_GATE_PER_TOKEN: tl.constexpr, DTOTAL: tl.constexpr,
+):  # fmt: skip
+    """Gradients of every input, without atomics: `programs` of them share a sample, each with a row of its own in the
+    partial sums (`dgate` and, where there is one row a sample, `dtime_scale`, `dtime_shift`, `dupdate_gate`).
+
+    A program takes whole positions, all frames of one after the other, so that what frames share is summed in
+    registers; its last strip is its share of the prefix.
+    """
+    program = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    dy += batch * dy_batch
+    dtotal += batch * dtotal_batch
+    x += batch * x_batch
+    update += batch * update_batch
+    update_gate += batch * update_gate_batch
+    time_scale += batch * time_scale_batch
+    time_shift += batch * time_shift_batch
+    motion_scale += batch * motion_scale_batch
+    motion_shift += batch * motion_shift_batch
+
+    own = (batch * programs + program) * D
+    videos = tl.cdiv(positions - program, programs)
+    for strip in range(videos + 1):
+        video = strip < videos
+        position = tl.where(video, program + strip * programs, 0).to(tl.int64)
+        first = tl.where(video, prefix + position, program)
+        step = tl.where(video, positions, programs)
+        count = tl.where(video, frames, tl.cdiv(prefix - program, programs))
+        if MOTION:
+            factor, _ = motion_rows(
+                motion_scale + position * motion_scale_row, motion_shift + position * motion_shift_row,
+                gate, video, PAPER, D, MAIN, TAIL,
+            )  # fmt: skip
+        else:
+            factor = one_more(zeros(MAIN, TAIL))
+        if TIME and not PER_TOKEN:
+            factor = times(one_more(load_row(time_scale, True, D, MAIN, TAIL)), factor)
+        product, plain_sum, update_sum = zeros(MAIN, TAIL), zeros(MAIN, TAIL), zeros(MAIN, TAIL)
+        for i in tl.range(count, num_stages=STAGES):
+            row = first + i.to(tl.int64) * step
+            out = (batch * tokens + row) * D
+            rstd = tl.load(rstd_in + batch * tokens + row)
+            # Past the row's end xhat is not zero, but all that it is multiplied by is.
+            value = load_row(x + row * x_row, True, D, MAIN, TAIL)
+            mean = tl.load(mean_in + batch * tokens + row)
+            xhat = (value[0] - mean) * rstd, (value[1] - mean) * rstd
+            given = load_row(dy + row * dy_row, True, D, MAIN, TAIL)
+            plain_sum = add(plain_sum, given)
+            if PER_TOKEN:
+                scale = one_more(load_row(time_scale + row * time_scale_row, True, D, MAIN, TAIL))
+                timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, True, D, MAIN, TAIL))
+                product = add(product, times(given, timed))
+                given = times(given, factor)
+                store_row(dtime_scale + out, times(given, xhat), True, D, MAIN, TAIL)
+                store_row(dtime_shift + out, given, True, D, MAIN, TAIL)
+                given = times(given, scale)
+            else:
+                product = add(product, times(given, xhat))
+                given = times(given, factor)
+            along = total(times(given, xhat)) / D
+            level = total(given) / D
+            change = (given[0] - level - xhat[0] * along) * rstd, (given[1] - level - xhat[1] * along) * rstd
+            if DTOTAL:
+                change = add(change, load_row(dtotal + row * dtotal_row, True, D, MAIN, TAIL))
+            store_row(dx + out, change, True, D, MAIN, TAIL)
+            if UPDATE:
+                if UPDATE_GATE:
+                    pulled = times(change, load_row(update + row * update_row, True, D, MAIN, TAIL))
+                    opening = load_row(update_gate + row * update_gate_row, True, D, MAIN, TAIL)
+                    change = times(change, opening)
+                    if UPDATE_GATE_PER_TOKEN:
+                        store_row(dupdate_gate + out, pulled, True, D, MAIN, TAIL)
+                    else:
+                        update_sum = add(update_sum, pulled)
+                store_row(dupdate + out, change, True, D, MAIN, TAIL)
+        again = strip > 0
+        if MOTION:
+            opened = load_row(gate, True, D, MAIN, TAIL)
+            through = product
+            if TIME and not PER_TOKEN:
+                scale = one_more(load_row(time_scale, True, D, MAIN, TAIL))
+                shift = load_row(time_shift, True, D, MAIN, TAIL)
+                through = add(times(scale, product), times(shift, plain_sum))
+            place = (batch * positions + position) * D
+            store_row(dmotion_scale + place, times(opened, through), video, D, MAIN, TAIL)
+            store_row(dmotion_shift + place, times(opened, plain_sum), video, D, MAIN, TAIL)
+            moved = load_row(motion_scale + position * motion_scale_row, video, D, MAIN, TAIL)
+            shifted = load_row(motion_shift + position * motion_shift_row, video, D, MAIN, TAIL)
+            add_to(dgate + own, add(times(moved, through), times(shifted, plain_sum)), again, D, MAIN, TAIL)
+            if TIME and not PER_TOKEN:
+                m = one_more(times(opened, moved))
+                product, plain_sum = times(m, product), times(m, plain_sum)
+        if TIME and not PER_TOKEN:
+            add_to(dtime_scale + own, product, again, D, MAIN, TAIL)
+            add_to(dtime_shift + own, plain_sum, again, D, MAIN, TAIL)
+        if UPDATE_GATE and not UPDATE_GATE_PER_TOKEN:
+            add_to(dupdate_gate + own, update_sum, again, D, MAIN, TAIL)
