@@ -12,6 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from more4d_kernels import rasterization
+from more4d_kernels.rasterization.cpu import tile_lists
+from more4d_kernels.rasterization.cpu_kernel import TILE_HEIGHT, TILE_WIDTH
 from more4d_kernels.rasterization.reference import rasterization_reference
 from torch import Tensor
 
@@ -64,6 +66,11 @@ def oracle(scene: dict[str, Tensor], width: int, height: int, **settings: object
     return rasterization_reference(*(scene[name].double() for name in NAMES), width, height, **exact)  # type: ignore[arg-type]
 
 
+def assert_close_enough(ours: Tensor, exact: Tensor) -> None:
+    error = (ours.double() - exact).abs()
+    assert error.mean() <= 1e-3 and error.max() <= 2 / 255
+
+
 @given(seed=st.integers(0, 10_000), width=st.integers(1, 50), height=st.integers(1, 50), count=st.integers(1, 150))
 @settings(max_examples=15, deadline=None)
 def test_pictures_agree_with_the_float64_oracle(seed: int, width: int, height: int, count: int) -> None:
@@ -76,9 +83,50 @@ def test_pictures_agree_with_the_float64_oracle(seed: int, width: int, height: i
     }
     image, alpha, _ = rasterization(**scene, width=width, height=height, **options)
     exact_image, exact_alpha = oracle(scene, width, height, **options)
-    for ours, exact in ((image, exact_image), (alpha, exact_alpha)):
-        error = (ours.double() - exact).abs()
-        assert error.mean() <= 1e-3 and error.max() <= 2 / 255
+    assert_close_enough(image, exact_image)
+    assert_close_enough(alpha, exact_alpha)
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(8, 80))
+@settings(max_examples=15, deadline=None)
+def test_pictures_of_degenerate_gaussians_agree_with_the_float64_oracle(seed: int, count: int) -> None:
+    scene = cloud(count, 40, 30, seed=seed)
+    eighth = count // 8
+    scene["scales"][:eighth] = 0
+    scene["scales"][eighth : 2 * eighth] = 1e4
+    scene["opacities"][eighth : 2 * eighth] *= 0.2
+    scene["opacities"][2 * eighth : 3 * eighth] = 0
+    for k, name in enumerate(NAMES[:5], start=3):
+        scene[name][k * eighth : (k + 1) * eighth] = (math.nan, math.inf, -math.inf)[seed % 3]
+    image, alpha, _ = rasterization(**scene, width=40, height=30, near_plane=0.2)
+    exact_image, exact_alpha = oracle(scene, 40, 30, near_plane=0.2)
+    assert_close_enough(image, exact_image)
+    assert_close_enough(alpha, exact_alpha)
+
+
+@pytest.mark.parametrize("equal_axes", [True, False])
+def test_pictures_from_inside_the_cloud_agree_with_the_float64_oracle(equal_axes: bool) -> None:
+    scene = cloud(400, 48, 36, seed=5)
+    scene["means"] = torch.randn(400, 3, generator=torch.Generator().manual_seed(1))
+    scene["scales"] = 0.02 + scene["scales"][:, :1].expand(-1, 3) if equal_axes else 0.02 + scene["scales"]
+    # Neither a rotation nor of length one: what holds for balls has to hold for them in any frame.
+    scene["viewmats"][1, :3, :3] *= torch.tensor([[1.0], [1.3], [0.8]])
+    image, alpha, _ = rasterization(**scene, width=48, height=36, near_plane=0.1)
+    exact_image, exact_alpha = oracle(scene, 48, 36, near_plane=0.1)
+    assert alpha.mean() > 0.5
+    assert_close_enough(image, exact_image)
+    assert_close_enough(alpha, exact_alpha)
+
+
+def test_gaussians_of_equal_depth_are_blended_by_index_in_every_tile() -> None:
+    scene = cloud(300, 150, 90)
+    scene["means"][:, 2] = torch.tensor((2.0, 1.5)).repeat(150)
+    starts, members = tile_lists(*(scene[name] for name in NAMES[:5]), scene["viewmats"][0], scene["Ks"][0], 150, 90)
+    assert len(starts) == math.ceil(150 / TILE_WIDTH) * math.ceil(90 / TILE_HEIGHT) + 1
+    for first, last in zip(starts[:-1], starts[1:], strict=True):
+        depths = scene["means"][members[first:last], 2]
+        expected = sorted(range(last - first), key=lambda i: (float(depths[i]), int(members[first + i])))
+        assert expected == list(range(last - first))
 
 
 def test_expected_depth_agrees_with_the_float64_oracle() -> None:
@@ -146,6 +194,17 @@ def test_cameras_of_a_batch_are_rendered_as_each_alone() -> None:
         assert torch.equal(rasterization(**alone, width=20, height=24)[0][0], together[c])
 
 
+def test_many_cameras_are_rendered_as_each_alone_by_any_number_of_threads() -> None:
+    scene = cloud(100, 20, 24)
+    many = scene | {name: scene[name].repeat(9, 1, 1) for name in ("viewmats", "Ks")}
+    expected = rasterization(**scene, width=20, height=24)
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        image, alpha, info = rasterization(**many, width=20, height=24)
+        assert torch.equal(image, expected[0].repeat(9, 1, 1, 1)) and torch.equal(alpha, expected[1].repeat(9, 1, 1, 1))
+        assert torch.equal(info["conics"], expected[2]["conics"].repeat(9, 1, 1))
+
+
 def test_no_gaussian_gives_the_background() -> None:
     scene = cloud(4, 10, 6)
     empty = {name: value if name in ("viewmats", "Ks") else value[:0] for name, value in scene.items()}
@@ -157,6 +216,25 @@ def test_an_image_of_one_pixel_is_rendered() -> None:
     viewmats, Ks = camera(1, 1)
     image, alpha, _ = rasterization(**one((0.0, 0.0, 2.0)), viewmats=viewmats, Ks=Ks, width=1, height=1)
     assert image.shape == (1, 1, 1, 3) and alpha.item() == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize("name", NAMES[:5])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("equal_axes", [True, False])
+def test_a_gaussian_of_which_a_number_is_not_finite_is_not_drawn(name: str, value: float, equal_axes: bool) -> None:
+    scene = cloud(12, 20, 16)
+    if equal_axes:
+        scene["scales"] = scene["scales"][:, :1].repeat(1, 3)
+    without = {key: tensor if key in ("viewmats", "Ks") else tensor[1:] for key, tensor in scene.items()}
+    expected = rasterization(**without, width=20, height=16, render_mode="RGB+ED")[:2]
+    for column in range(scene[name][0].numel()):
+        changed = scene[name].clone()
+        changed[0].view(-1)[column] = value
+        image, alpha, info = rasterization(**scene | {name: changed}, width=20, height=16, render_mode="RGB+ED")
+        assert torch.equal(image, expected[0]) and torch.equal(alpha, expected[1])
+        assert (info["radii"][:, 0] == 0).all() and all(
+            torch.isfinite(info[key]).all() for key in ("means2d", "conics")
+        )
 
 
 @pytest.mark.parametrize(
@@ -229,6 +307,33 @@ def test_projection_agrees_with_gsplats_own_reference() -> None:
     assert ((radii > 0).all(-1) >= drawn).all() and (info["radii"] <= radii).all() and drawn.sum() > 100
     for name, theirs in (("means2d", means2d), ("depths", depths), ("conics", conics)):
         torch.testing.assert_close(info[name][drawn], theirs[drawn], rtol=1e-3, atol=1e-4)
+
+
+def test_tiles_hold_what_gsplats_own_intersection_finds_but_for_what_touches_no_pixel_of_them() -> None:
+    from gsplat.cuda._torch_impl import _isect_offset_encode, _isect_tiles
+
+    width, height = 200, 150
+    across, down = math.ceil(width / TILE_WIDTH), math.ceil(height / TILE_HEIGHT)
+    scene = cloud(400, width, height) | dict(zip(("viewmats", "Ks"), camera(width, height, focal=150), strict=True))
+    scene["means"][:100, 2] += torch.arange(100) * 1e-3
+    info = rasterization(**scene, width=width, height=height)[2]
+    starts, members = tile_lists(
+        *(scene[name] for name in NAMES[:5]), scene["viewmats"][0], scene["Ks"][0], width, height
+    )
+    # gsplat's tiles are square: ours are, of a picture that is stretched.
+    stretch = torch.tensor((1, TILE_WIDTH / TILE_HEIGHT))
+    _, ids, theirs = _isect_tiles(
+        info["means2d"] * stretch, (info["radii"] * stretch).int(), info["depths"], TILE_WIDTH, across, down
+    )
+    tiles = torch.repeat_interleave(torch.arange(across * down), starts.diff())
+    ours = list(zip(tiles.tolist(), members.tolist(), strict=True))
+    common = torch.tensor([pair in set(ours) for pair in zip((ids >> 32).tolist(), theirs.tolist(), strict=True)])
+    assert common.sum() == len(ours) > 300 and torch.equal(theirs[common].long(), members)
+    assert torch.equal(_isect_offset_encode(ids[common], 1, across, down).flatten(), starts[:-1].int())
+    for tile, g in zip((ids >> 32)[~common].tolist(), theirs[~common].tolist(), strict=True):
+        lone = {name: scene[name][g : g + 1] for name in NAMES[:5]} | {key: scene[key] for key in ("viewmats", "Ks")}
+        top, left = tile // across * TILE_HEIGHT, tile % across * TILE_WIDTH
+        assert oracle(lone, width, height)[1][0, top : top + TILE_HEIGHT, left : left + TILE_WIDTH].max() == 0
 
 
 def test_rendering_works_in_a_process_forked_after_rendering_and_in_many_python_threads() -> None:

@@ -37,9 +37,10 @@ def rasterization(
     conics [C, N, 3] and radii [C, N, 2] (0 = not drawn).
 
     Backend "auto" takes gsplat for CUDA tensors and "cpu" for others. "cpu" runs on as many threads as torch
-    (`torch.set_num_threads`) with the same bytes for any number of them, draws no Gaussian that has a
-    position, scale or opacity of NaN, and has no backward (`reference.rasterization_reference` has). Raises
-    ValueError naming what does not fit.
+    (`torch.set_num_threads`) with the same bytes for any number of them, draws no Gaussian of which any number is not
+    finite, none whose 2D covariance is singular or passes float32, and has no backward
+    (`reference.rasterization_reference` has). Its first call in a process reads the compiled kernels from numba's
+    cache (half a second), or compiles them (seconds). Raises ValueError naming what does not fit.
     """
     tensors = {
         "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors,

@@ -3,7 +3,7 @@
 Suffixes: C cameras, N Gaussians, P pixels. Conventions are gsplat's: EWA projection, `eps2d` added to the 2D
 covariance, pixel centres at +0.5, alpha = min(0.999, opacity exp(-sigma)), alphas below 1/255 skipped,
 blending stops before the transmittance falls to 1e-4. The order is that of the depth in float32, ties by
-index, whatever the tensors' dtype.
+index, whatever the tensors' dtype. A Gaussian of which any number is not finite is not drawn.
 """
 
 import torch
@@ -34,6 +34,9 @@ def rasterization_reference(
 ) -> tuple[Tensor, Tensor]:
     """Colours [C, H, W, 3 or 4] and alphas [C, H, W, 1] in means' dtype; see `rasterization`. Memory is N * H * W."""
     images, alphas = [], []
+    parameters = torch.cat((means, quats, scales, opacities[:, None], colors), dim=1)
+    sound = parameters.isfinite().all(-1)
+    means, quats, scales, opacities, colors = (t[sound] for t in (means, quats, scales, opacities, colors))
     for camera, (viewmat, K) in enumerate(zip(viewmats, Ks, strict=True)):
         order = depth_order(means, viewmat, near_plane, far_plane)
         centres, conics, depths = project_gaussians(
@@ -60,7 +63,7 @@ def depth_order(means: Tensor, viewmat: Tensor, near_plane: float, far_plane: fl
     x, y, z = means.float().unbind(-1)
     row = viewmat[2].float()
     depth = row[0] * x + row[1] * y + row[2] * z + row[3]
-    usable = (depth >= near_plane) & (depth <= far_plane) & torch.isfinite(means).all(-1)
+    usable = (depth >= near_plane) & (depth <= far_plane)
     order = torch.argsort(depth, stable=True)
     return order[usable[order]]
 
