@@ -4,7 +4,7 @@ Importing this needs torch alone; numba and gsplat are imported when the rasteri
 """
 
 from more4d_kernels.depth_norm import denormalize_motion, normalize_motion
-from more4d_kernels.madanorm import madanorm
+from more4d_kernels.madanorm import madanorm, modulated_norm
 from more4d_kernels.rasterization import rasterization
 
-__all__ = ["denormalize_motion", "madanorm", "normalize_motion", "rasterization"]
+__all__ = ["denormalize_motion", "madanorm", "modulated_norm", "normalize_motion", "rasterization"]

@@ -31,7 +31,7 @@ def forward_launch(problem: Problem, outputs: Normed, setting: Setting) -> Launc
         **rows,
         "y": outputs.y, "total_out": outputs.total, "mean_out": outputs.mean, "rstd_out": outputs.rstd,
         **_sizes(problem), "eps": problem.eps, "STRIP": strip, "STAGES": setting.num_stages,
-        **_pieces(width), **_switches(problem),
+        **_pieces(width), **_switches(problem), "UPDATE": problem.update is not None,
     }  # fmt: skip
     return Launch(forward_kernel, (strips, batch), arguments, setting.num_warps)
 
@@ -116,7 +116,6 @@ def _switches(problem: Problem) -> dict[str, bool]:
         "PER_TOKEN": problem.per_token,
         "MOTION": problem.motion_scale is not None,
         "PAPER": problem.time_scale is None,
-        "UPDATE": problem.update is not None,
         "UPDATE_GATE": problem.update_gate is not None,
         "UPDATE_GATE_PER_TOKEN": problem.gate_per_token,
     }

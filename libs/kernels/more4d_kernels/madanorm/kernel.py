@@ -10,24 +10,27 @@ factor = (1 + time_scale) · m, offset = time_shift · m + n; in the paper's for
 prefix), offset = n.
 """
 
+# pyright: reportGeneralTypeIssues=false
+# tl.range is iterable in kernels only.
+
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def load_row(pointer, keep, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
-    """A row in fp32 as (main, tail); zeros where not `keep`, and past the row's end."""
-    tail = MAIN + tl.arange(0, TAIL)
-    first = tl.load(pointer + tl.arange(0, MAIN), mask=keep, other=0.0)
-    rest = tl.load(pointer + tail, mask=keep & (tail < D), other=0.0)
+def load_row(pointer, upto, MAIN: tl.constexpr, TAIL: tl.constexpr):
+    """A row's columns before `upto` in fp32 as (main, tail), zeros after."""
+    main, tail = tl.arange(0, MAIN), MAIN + tl.arange(0, TAIL)
+    first = tl.load(pointer + main, mask=main < upto, other=0.0)
+    rest = tl.load(pointer + tail, mask=tail < upto, other=0.0)
     return first.to(tl.float32), rest.to(tl.float32)
 
 
 @triton.jit
-def store_row(pointer, row, keep, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
-    tail = MAIN + tl.arange(0, TAIL)
-    tl.store(pointer + tl.arange(0, MAIN), row[0].to(pointer.dtype.element_ty), mask=keep)
-    tl.store(pointer + tail, row[1].to(pointer.dtype.element_ty), mask=keep & (tail < D))
+def store_row(pointer, row, upto, MAIN: tl.constexpr, TAIL: tl.constexpr):
+    main, tail = tl.arange(0, MAIN), MAIN + tl.arange(0, TAIL)
+    tl.store(pointer + main, row[0].to(pointer.dtype.element_ty), mask=main < upto)
+    tl.store(pointer + tail, row[1].to(pointer.dtype.element_ty), mask=tail < upto)
 
 
 @triton.jit
@@ -37,7 +40,7 @@ def add_to(pointer, row, again, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.co
     It rests in the GPU's cache from one strip to the next: in registers it would crowd out the frames' sums.
     """
     tl.debug_barrier()
-    store_row(pointer, add(row, load_row(pointer, again, D, MAIN, TAIL)), True, D, MAIN, TAIL)
+    store_row(pointer, add(row, load_row(pointer, tl.where(again, D, 0), MAIN, TAIL)), D, MAIN, TAIL)
 
 
 @triton.jit
@@ -89,9 +92,9 @@ def motion_rows(
     motion_scale, motion_shift, gate, video, PAPER: tl.constexpr, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr
 ):  # fmt: skip
     """m and n of one position: what multiplies and what is added; 1 and 0 where not `video`."""
-    opened = load_row(gate, video, D, MAIN, TAIL)
-    m = times(opened, load_row(motion_scale, video, D, MAIN, TAIL))
-    n = times(opened, load_row(motion_shift, video, D, MAIN, TAIL))
+    opened = load_row(gate, tl.where(video, D, 0), MAIN, TAIL)
+    m = times(opened, load_row(motion_scale, tl.where(video, D, 0), MAIN, TAIL))
+    n = times(opened, load_row(motion_shift, tl.where(video, D, 0), MAIN, TAIL))
     if PAPER:
         plain = tl.where(video, 0.0, 1.0)
         return (m[0] + plain, m[1] + plain), n
@@ -134,39 +137,39 @@ def forward_kernel(
         m, n = one_more(zeros(MAIN, TAIL)), zeros(MAIN, TAIL)
     factor, offset = m, n
     if TIME and not PER_TOKEN:
-        factor = times(one_more(load_row(time_scale, True, D, MAIN, TAIL)), m)
-        offset = add(times(load_row(time_shift, True, D, MAIN, TAIL), m), n)
+        factor = times(one_more(load_row(time_scale, D, MAIN, TAIL)), m)
+        offset = add(times(load_row(time_shift, D, MAIN, TAIL), m), n)
     if UPDATE:
         update += batch * update_batch
         update_gate += batch * update_gate_batch
         opening = one_more(zeros(MAIN, TAIL))
         if UPDATE_GATE and not UPDATE_GATE_PER_TOKEN:
-            opening = load_row(update_gate, True, D, MAIN, TAIL)
+            opening = load_row(update_gate, D, MAIN, TAIL)
 
     for i in tl.range(count, num_stages=STAGES):
         # Rows times widths pass 2**31 for long clips.
         row = (first + i * step).to(tl.int64)
-        value = load_row(x + row * x_row, True, D, MAIN, TAIL)
+        value = load_row(x + row * x_row, D, MAIN, TAIL)
         if UPDATE:
-            added = load_row(update + row * update_row, True, D, MAIN, TAIL)
+            added = load_row(update + row * update_row, D, MAIN, TAIL)
             if UPDATE_GATE_PER_TOKEN:
-                added = times(added, load_row(update_gate + row * update_gate_row, True, D, MAIN, TAIL))
+                added = times(added, load_row(update_gate + row * update_gate_row, D, MAIN, TAIL))
             elif UPDATE_GATE:
                 added = times(added, opening)
             # Normalised as it will be read again: the backward finds this row, not the unrounded sum.
             value = rounded(add(value, added), total_out)
-            store_row(total_out + (batch * tokens + row) * D, value, True, D, MAIN, TAIL)
+            store_row(total_out + (batch * tokens + row) * D, value, D, MAIN, TAIL)
         mean = total(value) / D
         value = centred(value, mean, D, MAIN, TAIL)
         rstd = tl.rsqrt(total(times(value, value)) / D + eps)
         value = times_number(value, rstd)
         if PER_TOKEN:
-            value = times(value, one_more(load_row(time_scale + row * time_scale_row, True, D, MAIN, TAIL)))
-            value = add(value, load_row(time_shift + row * time_shift_row, True, D, MAIN, TAIL))
+            value = times(value, one_more(load_row(time_scale + row * time_scale_row, D, MAIN, TAIL)))
+            value = add(value, load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
         value = add(times(value, factor), offset)
         tl.store(mean_out + batch * tokens + row, mean)
         tl.store(rstd_out + batch * tokens + row, rstd)
-        store_row(y + (batch * tokens + row) * D, value, True, D, MAIN, TAIL)
+        store_row(y + (batch * tokens + row) * D, value, D, MAIN, TAIL)
 
 
 @triton.jit
@@ -180,7 +183,7 @@ def backward_kernel(
     tokens, positions, frames, prefix, programs,
     D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, STAGES: tl.constexpr,
     TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr, PAPER: tl.constexpr,
-    UPDATE: tl.constexpr, UPDATE_GATE: tl.constexpr, UPDATE_GATE_PER_TOKEN: tl.constexpr, DTOTAL: tl.constexpr,
+    UPDATE_GATE: tl.constexpr, UPDATE_GATE_PER_TOKEN: tl.constexpr, DTOTAL: tl.constexpr,
 ):  # fmt: skip
     """Gradients of every input, without atomics: `programs` of them share a sample, each with a row of its own in the
     partial sums (`dgate` and, where there is one row a sample, `dtime_scale`, `dtime_shift`, `dupdate_gate`).
@@ -206,7 +209,7 @@ def backward_kernel(
         video = strip < videos
         position = tl.where(video, program + strip * programs, 0).to(tl.int64)
         first = tl.where(video, prefix + position, program)
-        step = tl.where(video, positions, programs)
+        step = tl.where(video, positions, programs).to(tl.int64)
         count = tl.where(video, frames, tl.cdiv(prefix - program, programs))
         if MOTION:
             factor, _ = motion_rows(
@@ -216,25 +219,25 @@ def backward_kernel(
         else:
             factor = one_more(zeros(MAIN, TAIL))
         if TIME and not PER_TOKEN:
-            factor = times(one_more(load_row(time_scale, True, D, MAIN, TAIL)), factor)
+            factor = times(one_more(load_row(time_scale, D, MAIN, TAIL)), factor)
         product, plain_sum, update_sum = zeros(MAIN, TAIL), zeros(MAIN, TAIL), zeros(MAIN, TAIL)
         for i in tl.range(count, num_stages=STAGES):
-            row = first + i.to(tl.int64) * step
+            row = first + i * step
             out = (batch * tokens + row) * D
             rstd = tl.load(rstd_in + batch * tokens + row)
             # Past the row's end xhat is not zero, but all that it is multiplied by is.
-            value = load_row(x + row * x_row, True, D, MAIN, TAIL)
+            value = load_row(x + row * x_row, D, MAIN, TAIL)
             mean = tl.load(mean_in + batch * tokens + row)
             xhat = (value[0] - mean) * rstd, (value[1] - mean) * rstd
-            given = load_row(dy + row * dy_row, True, D, MAIN, TAIL)
+            given = load_row(dy + row * dy_row, D, MAIN, TAIL)
             plain_sum = add(plain_sum, given)
             if PER_TOKEN:
-                scale = one_more(load_row(time_scale + row * time_scale_row, True, D, MAIN, TAIL))
-                timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, True, D, MAIN, TAIL))
+                scale = one_more(load_row(time_scale + row * time_scale_row, D, MAIN, TAIL))
+                timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
                 product = add(product, times(given, timed))
                 given = times(given, factor)
-                store_row(dtime_scale + out, times(given, xhat), True, D, MAIN, TAIL)
-                store_row(dtime_shift + out, given, True, D, MAIN, TAIL)
+                store_row(dtime_scale + out, times(given, xhat), D, MAIN, TAIL)
+                store_row(dtime_shift + out, given, D, MAIN, TAIL)
                 given = times(given, scale)
             else:
                 product = add(product, times(given, xhat))
@@ -243,31 +246,29 @@ def backward_kernel(
             level = total(given) / D
             change = (given[0] - level - xhat[0] * along) * rstd, (given[1] - level - xhat[1] * along) * rstd
             if DTOTAL:
-                change = add(change, load_row(dtotal + row * dtotal_row, True, D, MAIN, TAIL))
-            store_row(dx + out, change, True, D, MAIN, TAIL)
-            if UPDATE:
-                if UPDATE_GATE:
-                    pulled = times(change, load_row(update + row * update_row, True, D, MAIN, TAIL))
-                    opening = load_row(update_gate + row * update_gate_row, True, D, MAIN, TAIL)
-                    change = times(change, opening)
-                    if UPDATE_GATE_PER_TOKEN:
-                        store_row(dupdate_gate + out, pulled, True, D, MAIN, TAIL)
-                    else:
-                        update_sum = add(update_sum, pulled)
-                store_row(dupdate + out, change, True, D, MAIN, TAIL)
+                change = add(change, load_row(dtotal + row * dtotal_row, D, MAIN, TAIL))
+            store_row(dx + out, change, D, MAIN, TAIL)
+            if UPDATE_GATE:
+                opening = load_row(update_gate + row * update_gate_row, D, MAIN, TAIL)
+                store_row(dupdate + out, times(change, opening), D, MAIN, TAIL)
+                pulled = times(change, load_row(update + row * update_row, D, MAIN, TAIL))
+                if UPDATE_GATE_PER_TOKEN:
+                    store_row(dupdate_gate + out, pulled, D, MAIN, TAIL)
+                else:
+                    update_sum = add(update_sum, pulled)
         again = strip > 0
         if MOTION:
-            opened = load_row(gate, True, D, MAIN, TAIL)
+            opened = load_row(gate, D, MAIN, TAIL)
             through = product
             if TIME and not PER_TOKEN:
-                scale = one_more(load_row(time_scale, True, D, MAIN, TAIL))
-                shift = load_row(time_shift, True, D, MAIN, TAIL)
+                scale = one_more(load_row(time_scale, D, MAIN, TAIL))
+                shift = load_row(time_shift, D, MAIN, TAIL)
                 through = add(times(scale, product), times(shift, plain_sum))
             place = (batch * positions + position) * D
-            store_row(dmotion_scale + place, times(opened, through), video, D, MAIN, TAIL)
-            store_row(dmotion_shift + place, times(opened, plain_sum), video, D, MAIN, TAIL)
-            moved = load_row(motion_scale + position * motion_scale_row, video, D, MAIN, TAIL)
-            shifted = load_row(motion_shift + position * motion_shift_row, video, D, MAIN, TAIL)
+            store_row(dmotion_scale + place, times(opened, through), tl.where(video, D, 0), MAIN, TAIL)
+            store_row(dmotion_shift + place, times(opened, plain_sum), tl.where(video, D, 0), MAIN, TAIL)
+            moved = load_row(motion_scale + position * motion_scale_row, tl.where(video, D, 0), MAIN, TAIL)
+            shifted = load_row(motion_shift + position * motion_shift_row, tl.where(video, D, 0), MAIN, TAIL)
             add_to(dgate + own, add(times(moved, through), times(shifted, plain_sum)), again, D, MAIN, TAIL)
             if TIME and not PER_TOKEN:
                 m = one_more(times(opened, moved))

@@ -9,6 +9,8 @@ time_shift, y = z m + n, m = 1 + gate a, n = gate b, and sums over the frames th
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +20,24 @@ from more4d_kernels.madanorm.problem import Gradients, Normed, Problem
 
 def forward(problem: Problem) -> Normed:
     """Outputs of any dtype, computed in float32 or float64; see `madanorm`."""
-    x, dtype = problem.x.to(problem.inside), problem.x.dtype
-    total = x.new_empty(0, dtype=dtype)
-    if problem.update is not None:
-        update = problem.update.to(x.dtype)
-        gate = problem.update_gate
-        total = (x + (update if gate is None else update * _row(gate, x))).to(dtype)
-        x = total.to(problem.inside)
+    total = with_update(problem)
+    x = (problem.x if problem.update is None else total).to(problem.inside)
     variance, mean = torch.var_mean(x, dim=-1, correction=0)
     rstd = torch.rsqrt(variance + problem.eps)
     xhat = (x - mean[..., None]) * rstd[..., None]
     if problem.time_scale is not None and problem.time_shift is not None:
         xhat = xhat * (1 + _row(problem.time_scale, x)) + _row(problem.time_shift, x)
-    return Normed(_guided(problem, xhat).to(dtype), total, mean, rstd)
+    return Normed(_guided(problem, xhat).to(problem.x.dtype), total, mean, rstd)
+
+
+def with_update(problem: Problem) -> Tensor:
+    """x + update_gate * update [B, L, D] in x's dtype, empty without an update."""
+    x = problem.x.to(problem.inside)
+    if problem.update is None:
+        return x.new_empty(0, dtype=problem.x.dtype)
+    update = problem.update.to(x.dtype)
+    gated = update if problem.update_gate is None else update * _row(problem.update_gate, x)
+    return (x + gated).to(problem.x.dtype)
 
 
 def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, rstd: Tensor) -> Gradients:
@@ -70,12 +77,21 @@ def _motion_gradients(problem: Problem, dy: Tensor, z: Tensor) -> Sequence[Tenso
     )
 
 
+def gathered(problem: Problem, dtotal: Tensor, found: dict[str, Tensor]) -> Gradients:
+    """Gradients of x, given whole, and of those inputs that are in `found`, in the inputs' dtypes."""
+    update, update_gate = _update_gradients(problem, dtotal)
+    named: dict[str, Tensor | None] = {"x": dtotal, **found, "update": update, "update_gate": update_gate}
+    cast: dict[str, Any] = dict.fromkeys(field.name for field in fields(Gradients))
+    for name, tensor in vars(problem).items():
+        if isinstance(tensor, Tensor) and (gradient := named.get(name)) is not None:
+            cast[name] = gradient.to(tensor.dtype)
+    return Gradients(**cast)
+
+
 def _update_gradients(problem: Problem, dtotal: Tensor) -> Sequence[Tensor | None]:
     """Of update and update_gate, from the whole gradient of x + gate * update."""
-    if problem.update is None:
+    if problem.update is None or problem.update_gate is None:
         return None, None
-    if problem.update_gate is None:
-        return dtotal.to(problem.update.dtype), None
     dupdate = (dtotal * _row(problem.update_gate, dtotal)).to(problem.update.dtype)
     return dupdate, _reduced(dtotal * problem.update.to(dtotal.dtype), problem.update_gate)
 
@@ -115,4 +131,5 @@ def _reduced(gradient: Tensor, modulation: Tensor | None) -> Tensor | None:
     """A gradient [B, L, D] in the shape of the modulation it belongs to."""
     if modulation is None:
         return None
-    return (gradient.sum(1) if modulation.ndim == 2 else gradient).to(modulation.dtype)
+    # A copy: an op must not return what it was given, and without motion d_time_shift is dy.
+    return gradient.sum(1).to(modulation.dtype) if modulation.ndim == 2 else gradient.to(modulation.dtype, copy=True)

@@ -14,16 +14,16 @@ class Problem:
     """Checked inputs: `time_*` [B, D] or both [B, L, D]; without motion all tokens are prefix."""
 
     x: Tensor
-    time_scale: Tensor | None
-    time_shift: Tensor | None
-    motion_scale: Tensor | None
-    motion_shift: Tensor | None
-    gate: Tensor | None
-    update: Tensor | None
-    update_gate: Tensor | None
-    frames: int
-    prefix: int
-    eps: float
+    time_scale: Tensor | None = None
+    time_shift: Tensor | None = None
+    motion_scale: Tensor | None = None
+    motion_shift: Tensor | None = None
+    gate: Tensor | None = None
+    update: Tensor | None = None
+    update_gate: Tensor | None = None
+    frames: int = 1
+    prefix: int = 0
+    eps: float = 1e-6
 
     @property
     def positions(self) -> int:
@@ -58,7 +58,10 @@ class Normed:
 
 @dataclass(frozen=True)
 class Gradients:
-    """One for each tensor of `Problem`, in its shape and dtype; None for what it does not have."""
+    """One for each tensor of `Problem`, in its shape and dtype; None for what it does not have.
+
+    That of an update without a gate is None too: it is that of x.
+    """
 
     x: Tensor
     time_scale: Tensor | None
@@ -94,7 +97,7 @@ def empty_gradients(problem: Problem) -> Gradients:
             like(tensor)
             for tensor in (
                 problem.time_scale, problem.time_shift, problem.motion_scale, problem.motion_shift, problem.gate,
-                problem.update, problem.update_gate,
+                None if problem.update_gate is None else problem.update, problem.update_gate,
             )
         ),
     )  # fmt: skip
