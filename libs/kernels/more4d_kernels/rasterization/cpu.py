@@ -5,6 +5,10 @@ nearest first. A picture does not depend on how the work is cut: chunks of Gauss
 one thread in the order (float32 depth, index).
 """
 
+import threading
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +22,9 @@ from more4d_kernels.threads import spread
 STRETCHES_PER_THREAD = 8
 # From this many cameras for each thread on, a thread draws whole pictures, which spares waiting for each other.
 CAMERAS_PER_THREAD = 4
+# A thread keeps no array for its next picture that is larger.
+KEPT_BYTES = 2**26
+HALF = kernel.HALF
 
 
 class Gaussians(NamedTuple):
@@ -30,13 +37,75 @@ class Gaussians(NamedTuple):
     colors: kernel.Floats
 
 
-class Seen(NamedTuple):
-    """gsplat's by-products of the projection by one camera: means2d [N, 2], conics [N, 3], depths [N], radii [N, 2]."""
+class Camera(NamedTuple):
+    """World-to-camera [4, 4] and what else projecting needs, as `_lens` lays it out."""
 
-    means2d: kernel.Floats
-    conics: kernel.Floats
+    view: kernel.Floats
+    lens: kernel.Floats
+    width: int
+    height: int
+
+
+class Projected(NamedTuple):
+    """What projecting leaves: see cpu_kernel.py."""
+
+    splats: kernel.Floats
+    boxes: kernel.Boxes
     depths: kernel.Floats
-    radii: kernel.Ints
+    places: kernel.Counts
+
+
+class Info(Mapping[str, Any]):
+    """gsplat's by-products under gsplat's names.
+
+    Those of the projection, 32 bytes for each Gaussian and camera, which few callers want, are computed when one is
+    first read, from the tensors as they are then.
+    """
+
+    _PROJECTION = ("means2d", "conics", "depths", "radii")
+
+    def __init__(self, gaussians: Gaussians, cameras: list[Camera], width: int, height: int) -> None:
+        self._gaussians, self._cameras = gaussians, cameras
+        self._known = {"width": width, "height": height, "n_cameras": len(cameras)}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._projection[name] if name in self._PROJECTION else self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._PROJECTION, *self._known))
+
+    def __len__(self) -> int:
+        return len(self._PROJECTION) + len(self._known)
+
+    @cached_property
+    def _projection(self) -> dict[str, Tensor]:
+        count, cameras = len(self._gaussians.means), len(self._cameras)
+        shapes = ((cameras, count, 2), (cameras, count, 3), (cameras, count))
+        found = (*(np.zeros(shape, np.float32) for shape in shapes), np.zeros(shapes[0], np.int32))
+        for c, camera in enumerate(self._cameras):
+            for into, of_camera in zip(found, _byproducts(_project(self._gaussians, camera, stretches=1)), strict=True):
+                into[c] = of_camera
+        return {name: torch.from_numpy(array) for name, array in zip(self._PROJECTION, found, strict=True)}
+
+
+class _Kept(threading.local):
+    """Memory that a thread draws with, kept for its next picture: fresh pages cost as much as projecting into them."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """Not initialised; valid until the thread asks for the same name again."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.nbytes < size:
+            buffer = np.empty(size, np.uint8)
+            if size <= KEPT_BYTES:
+                self._buffers[name] = buffer
+        return buffer[:size].view(dtype).reshape(shape)
+
+
+_kept = _Kept()
 
 
 def rasterize(
@@ -55,27 +124,25 @@ def rasterize(
     eps2d: float,
     backgrounds: Tensor | None,
     render_mode: str,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+) -> tuple[Tensor, Tensor, Info]:
     """What `rasterization` returns, in float32, by `torch.get_num_threads()` threads; inputs are not checked."""
     gaussians = Gaussians(*(_float32(t) for t in (means, quats, scales, opacities, colors)))
-    views, intrinsics = _float32(viewmats), _float32(Ks)
-    cameras, threads = len(views), torch.get_num_threads()
+    limits = (near_plane, far_plane, eps2d)
+    seen_by = [_camera(view, K, limits, width, height) for view, K in zip(viewmats, Ks, strict=True)]
+    cameras, threads = len(seen_by), torch.get_num_threads()
     behind = np.zeros((cameras, 3), np.float32) if backgrounds is None else _float32(backgrounds)
     image = np.empty((cameras, height, width, 4 if render_mode == "RGB+ED" else 3), np.float32)
     alpha = np.empty((cameras, height, width, 1), np.float32)
-    seen = _nothing_seen(len(means), cameras)
 
     def draw(first: int, last: int, stretches: int) -> None:
         for c in range(first, last):
-            lens = _lens(views[c], intrinsics[c], (near_plane, far_plane, eps2d), width, height)
-            _draw(gaussians, views[c], lens, Seen(*(of[c] for of in seen)), behind[c], image[c], alpha[c], stretches)
+            _draw(gaussians, seen_by[c], behind[c], image[c], alpha[c], stretches=stretches)
 
     if cameras >= CAMERAS_PER_THREAD * threads:
         spread(draw, cameras, (1,), stretches=cameras)
     else:
         draw(0, cameras, STRETCHES_PER_THREAD * threads if threads > 1 else 1)
-    info = {name: torch.from_numpy(value) for name, value in seen._asdict().items()}
-    info |= {"width": width, "height": height, "n_cameras": cameras}
+    info = Info(gaussians, seen_by, width, height)
     return torch.from_numpy(image).to(means.device), torch.from_numpy(alpha).to(means.device), info
 
 
@@ -100,9 +167,8 @@ def tile_lists(
     nearest first.
     """
     gaussians = Gaussians(*(_float32(t) for t in (means, quats, scales, opacities, colors)))
-    lens = _lens(_float32(viewmat), _float32(K), (near_plane, far_plane, eps2d), width, height)
-    seen = Seen(*(of[0] for of in _nothing_seen(len(means), 1)))
-    _, starts, entries = _enter(gaussians, _float32(viewmat), lens, seen, width, height, 1)
+    camera = _camera(viewmat, K, (near_plane, far_plane, eps2d), width, height)
+    starts, entries = _enter(_project(gaussians, camera, stretches=1), camera, stretches=1)
     for first, last in zip(starts[:-1], starts[1:], strict=True):
         listed = entries[first:last]
         listed[:] = kernel.nearest_first(listed, np.empty_like(listed))
@@ -111,40 +177,63 @@ def tile_lists(
 
 def _draw(
     gaussians: Gaussians,
-    view: kernel.Floats,
-    lens: kernel.Floats,
-    seen: Seen,
+    camera: Camera,
     behind: kernel.Floats,
     image: kernel.Floats,
     alpha: kernel.Floats,
+    *,
     stretches: int,
 ) -> None:
-    height, width = alpha.shape[:2]
-    splats, starts, entries = _enter(gaussians, view, lens, seen, width, height, stretches)
-    read = (splats, gaussians.opacities, gaussians.colors, seen.depths, starts, entries, behind)
+    projected = _project(gaussians, camera, stretches=stretches)
+    starts, entries = _enter(projected, camera, stretches=stretches)
+    read = (projected.splats, gaussians.opacities, gaussians.colors, projected.depths, starts, entries, behind)
     spread(kernel.blend, len(starts) - 1, (*read, image, alpha), stretches=stretches)
 
 
-def _enter(
-    gaussians: Gaussians,
-    view: kernel.Floats,
-    lens: kernel.Floats,
-    seen: Seen,
-    width: int,
-    height: int,
-    stretches: int,
-) -> tuple[kernel.Floats, kernel.Counts, kernel.Entries]:
-    """The projected Gaussians, and what each tile has of them, by index; fills `seen`."""
-    count, columns, rows = len(gaussians.means), -(-width // kernel.TILE_WIDTH), -(-height // kernel.TILE_HEIGHT)
-    chunks = -(-count // kernel.CHUNK)
-    splats, boxes = np.empty((count, kernel.SPLAT), np.float32), np.empty((count, 4), np.uint16)
-    places = np.zeros((chunks, rows * columns), np.int64)
-    spread(kernel.project, chunks, (*gaussians, view, lens, splats, boxes, places, *seen), stretches=stretches)
+def _project(gaussians: Gaussians, camera: Camera, *, stretches: int) -> Projected:
+    """In memory that the thread's next projection overwrites."""
+    count = len(gaussians.means)
+    chunks, tiles = -(-count // kernel.CHUNK), _tiles_across(camera) * -(-camera.height // kernel.TILE_HEIGHT)
+    projected = Projected(
+        _kept.array("splats", (count, kernel.SPLAT), np.float32),
+        _kept.array("boxes", (count, 4), np.uint16),
+        _kept.array("depths", (count,), np.float32),
+        np.zeros((chunks, tiles), np.int64),
+    )
+    spread(kernel.project, chunks, (*gaussians, camera.view, camera.lens, *projected), stretches=stretches)
+    return projected
+
+
+def _enter(projected: Projected, camera: Camera, *, stretches: int) -> tuple[kernel.Counts, kernel.Entries]:
+    """Where each tile's entries start, [tiles + 1], and the entries, by index."""
+    _, boxes, depths, places = projected
     starts = kernel.lay_out(places)
-    entries = np.empty(starts[-1], np.uint64)
-    entered = (columns, boxes, seen.depths.view(np.uint32), places, entries)
-    spread(kernel.scatter, chunks, entered, stretches=stretches)
-    return splats, starts, entries
+    entries = _kept.array("entries", (int(starts[-1]),), np.uint64)
+    entered = (_tiles_across(camera), boxes, depths.view(np.uint32), places, entries)
+    spread(kernel.scatter, len(places), entered, stretches=stretches)
+    return starts, entries
+
+
+def _byproducts(projected: Projected) -> tuple[kernel.Floats, kernel.Floats, kernel.Floats, kernel.Ints]:
+    """gsplat's means2d [N, 2], conics [N, 3], depths [N] and radii [N, 2]; zero for what is not drawn."""
+    drawn = projected.depths > 0
+    u, v, curve, shear, fall, limit = projected.splats[drawn, :6].T
+    columns, rows = HALF / curve + shear * shear * (HALF / fall), HALF / fall
+    radii = np.minimum(np.ceil(np.sqrt(2 * limit * np.stack((columns, rows)))), 1e9)
+    found = np.zeros((len(drawn), 5), np.float32)
+    found[drawn] = np.stack((u, v, 2 * curve, -2 * shear * curve, 2 * (fall + curve * shear * shear)), axis=-1)
+    whole = np.zeros((len(drawn), 2), np.int32)
+    whole[drawn] = radii.T
+    return found[:, :2], found[:, 2:], projected.depths, whole
+
+
+def _camera(viewmat: Tensor, K: Tensor, limits: tuple[float, float, float], width: int, height: int) -> Camera:
+    view = _float32(viewmat)
+    return Camera(view, _lens(view, _float32(K), limits, width, height), width, height)
+
+
+def _tiles_across(camera: Camera) -> int:
+    return -(-camera.width // kernel.TILE_WIDTH)
 
 
 def _lens(
@@ -160,11 +249,6 @@ def _lens(
     slopes = (-(cx + across) / fx, (width - cx + across) / fx, -(cy + down) / fy, (height - cy + down) / fy)
     products = (view[:3, :3] @ view[:3, :3].T)[np.triu_indices(3)]
     return np.array((fx, fy, cx, cy, *slopes, *limits, width, height, *products), np.float32)
-
-
-def _nothing_seen(count: int, cameras: int) -> Seen:
-    means2d, conics, depths = (np.empty((cameras, count, *shape), np.float32) for shape in ((2,), (3,), ()))
-    return Seen(means2d, conics, depths, np.empty((cameras, count, 2), np.int32))
 
 
 def _float32(tensor: Tensor) -> kernel.Floats:

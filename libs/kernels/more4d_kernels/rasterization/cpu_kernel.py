@@ -70,13 +70,10 @@ def project(
     lens: Floats,
     splats: Floats,
     boxes: Boxes,
-    counts: Counts,
-    means2d: Floats,
-    conics: Floats,
     depths: Floats,
-    radii: Ints,
+    counts: Counts,
 ) -> None:
-    """Fill the rows of `splats`, `boxes` (in tiles) and gsplat's four by-products, zero where nothing is drawn.
+    """Fill the rows of `splats`, `boxes` (in tiles; empty where no pixel is touched) and `depths` (0 where not drawn).
 
     `counts` [chunks, tiles], zero so far, gets the Gaussians of each chunk in each tile. `lens` is cpu.py's. Every test
     is written so that NaN fails it.
@@ -85,7 +82,9 @@ def project(
     fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
     opacity, limit, reach = ZERO, ZERO, ZERO
     for g in range(first_chunk * CHUNK, min(last_chunk * CHUNK, len(means))):
-        _clear(g, boxes, means2d, conics, depths, radii)
+        depths[g] = ZERO
+        for k in range(4):
+            boxes[g, k] = 0
         x, y, z = _to_camera(means, g, view)
         if not (
             z >= near and z <= far and opacities[g] >= MIN_ALPHA and _is_finite(g, means, quats, opacities, colors)
@@ -109,12 +108,9 @@ def project(
         radius_x, radius_y = np.float32(reach * math.sqrt(a)), np.float32(reach * math.sqrt(c))
         if not (u + radius_x > ZERO and u - radius_x < wide and v + radius_y > ZERO and v - radius_y < high):
             continue
-        curve = ONE / rest
-        means2d[g, 0], means2d[g, 1], depths[g] = u, v, z
-        conics[g, 0], conics[g, 1], conics[g, 2] = curve, -shear * curve, a * flatness * curve
-        radii[g, 0], radii[g, 1] = _whole(radius_x), _whole(radius_y)
+        depths[g] = z
         splats[g, 0], splats[g, 1] = u, v
-        splats[g, 2], splats[g, 3], splats[g, 4], splats[g, 5] = HALF * curve, shear, HALF * flatness, limit
+        splats[g, 2], splats[g, 3], splats[g, 4], splats[g, 5] = HALF / rest, shear, HALF * flatness, limit
         x0, x1 = _pixels(u, radius_x, wide)
         y0, y1 = _pixels(v, radius_y, high)
         splats[g, 6], splats[g, 7], splats[g, 8], splats[g, 9] = x0, x1, y0, y1
@@ -122,16 +118,6 @@ def project(
             boxes[g, 0], boxes[g, 1] = x0 // TILE_WIDTH, (x1 - 1) // TILE_WIDTH + 1
             boxes[g, 2], boxes[g, 3] = y0 // TILE_HEIGHT, (y1 - 1) // TILE_HEIGHT + 1
             _count(boxes, g, (np.int32(wide) - 1) // TILE_WIDTH + 1, counts)
-
-
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _clear(g: int, boxes: Boxes, means2d: Floats, conics: Floats, depths: Floats, radii: Ints) -> None:
-    for k in range(4):
-        boxes[g, k] = 0
-    for k in range(3):
-        conics[g, k] = ZERO
-    means2d[g, 0], means2d[g, 1], depths[g] = ZERO, ZERO, ZERO
-    radii[g, 0], radii[g, 1] = 0, 0
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
@@ -219,20 +205,9 @@ def _pixels(centre: np.float32, radius: np.float32, side: np.float32) -> tuple[n
     # Clamped as floats: a splat that fills the view may reach further than an integer.
     low = min(max(centre - radius - HALF - BOX_SLACK, ZERO), side)
     high = min(max(centre + radius + HALF + BOX_SLACK, ZERO), side)
-    return _ceil(low), np.int32(high)
-
-
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _whole(radius: np.float32) -> np.int32:
-    """gsplat's radius: rounded up to whole pixels."""
-    return _ceil(min(radius, np.float32(1e9)))
-
-
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _ceil(value: np.float32) -> np.int32:
-    """Rounded up, from zero on; math.ceil is a call."""
-    whole = np.int32(value)
-    return np.int32(whole + (np.float32(whole) < value))
+    first = np.int32(low)
+    # Rounded up; math.ceil is a call.
+    return np.int32(first + (np.float32(first) < low)), np.int32(high)
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)

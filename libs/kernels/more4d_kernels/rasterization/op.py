@@ -1,5 +1,6 @@
 """`rasterization`: checks, then gsplat on CUDA tensors and the compiled CPU rasterizer elsewhere."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,7 @@ def rasterization(
     backgrounds: Tensor | None = None,
     render_mode: RenderMode = "RGB",
     backend: Backend = "auto",
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
     """Colours [C, H, W, 3 or 4], alphas [C, H, W, 1] and info of 3D Gaussians seen by C cameras; gsplat's names and meaning.
 
     `means` [N, 3] and `scales` [N, 3] (standard deviations) in metres; `quats` [N, 4] as w, x, y, z of any
@@ -34,7 +35,8 @@ def rasterization(
     `Ks` [C, 3, 3] in pixels, centres at +0.5; Gaussians outside [near_plane, far_plane] are not drawn;
     `eps2d` is added to the 2D variances, in pixels squared; `backgrounds` [C, 3], black without. "RGB+ED"
     appends the expected depth, 0 where nothing is drawn. `info` holds means2d [C, N, 2], depths [C, N],
-    conics [C, N, 3] and radii [C, N, 2] (0 = not drawn).
+    conics [C, N, 3] and radii [C, N, 2] (0 = not drawn); on a CPU they are computed when first read, from the
+    tensors as they are then.
 
     Backend "auto" takes gsplat for CUDA tensors and "cpu" for others. "cpu" runs on as many threads as torch
     (`torch.set_num_threads`) with the same bytes for any number of them, draws no Gaussian of which any number is not
