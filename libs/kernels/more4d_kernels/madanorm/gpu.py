@@ -7,15 +7,18 @@ from torch import Tensor
 
 from more4d_kernels.launch import Launch, Setting, contiguous_rows, streaming_multiprocessors
 from more4d_kernels.madanorm.problem import Gradients, Normed, Problem, empty_gradients, empty_outputs
-
-FORWARD = Setting(num_warps=8, num_stages=2, strip=16)
-BACKWARD = Setting(num_warps=16, num_stages=2)
+from more4d_kernels.tuning import tuned
 
 
-def forward(problem: Problem, setting: Setting = FORWARD) -> Normed:
+def forward(problem: Problem) -> Normed:
     """Outputs by `forward_kernel`; see `madanorm`."""
     outputs = empty_outputs(problem)
-    forward_launch(problem, outputs, setting).run()
+
+    def launch(setting: Setting) -> Launch:
+        return forward_launch(problem, outputs, setting)
+
+    candidates = forward_settings(problem)
+    launch(tuned(_shape("forward", problem), problem.x.device, candidates, launch)).run()
     return outputs
 
 
@@ -36,13 +39,16 @@ def forward_launch(problem: Problem, outputs: Normed, setting: Setting) -> Launc
     return Launch(forward_kernel, (strips, batch), arguments, setting.num_warps)
 
 
-def backward(
-    problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, rstd: Tensor, setting: Setting = BACKWARD
-) -> Gradients:
+def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, rstd: Tensor) -> Gradients:
     """Gradients by `backward_kernel`, and sums of its programs' partial sums."""
     gradients = empty_gradients(problem)
     partial = partial_sums(problem, programs_per_sample(problem))
-    backward_launch(problem, dy, dtotal, Normed(dy, dy, mean, rstd), gradients, partial, setting).run()
+
+    def launch(setting: Setting) -> Launch:
+        return backward_launch(problem, dy, dtotal, Normed(dy, dy, mean, rstd), gradients, partial, setting)
+
+    candidates = backward_settings(problem)
+    launch(tuned(_shape("backward", problem), problem.x.device, candidates, launch)).run()
     summed = {name: part.sum(1) for name, part in partial.items()}
     if "gate" in summed:
         summed["gate"] = summed["gate"].sum(0)
@@ -75,9 +81,34 @@ def backward_launch(
     return Launch(backward_kernel, (programs, batch), arguments, setting.num_warps)
 
 
+def forward_settings(problem: Problem) -> tuple[Setting, ...]:
+    """Candidates, the best guess first: all frames of a position in one program, the next row on its way."""
+    warps = warps_for(problem.x.shape[2])
+    return tuple(
+        Setting(count, stages, strip)
+        for strip in (16, 7)
+        for stages in (2, 3)
+        for count in dict.fromkeys((warps, min(2 * warps, 16)))
+    )
+
+
+def backward_settings(problem: Problem) -> tuple[Setting, ...]:
+    """Candidates, the best guess first; with more to hold than x and dy, wide rows leave no registers for others."""
+    warps = warps_for(problem.x.shape[2])
+    if problem.per_token or problem.update_gate is not None:
+        return (Setting(warps, num_stages=2),)
+    return tuple(Setting(count, stages) for stages in (3, 2) for count in dict.fromkeys((warps, min(2 * warps, 16))))
+
+
+def warps_for(width: int) -> int:
+    """A power of two up to 16 with at most 20 values of a row to a thread, where 16 are enough: 1536 has 4, 5120 has 8."""
+    return min(1 << max(_ceil(width, 20 * 32) - 1, 0).bit_length(), 16)
+
+
 def programs_per_sample(problem: Problem) -> int:
-    """How many programs share a sample in the backward: one for each multiprocessor, none without work."""
-    share = _ceil(streaming_multiprocessors(problem.x.device), max(problem.x.shape[0], 1))
+    """How many programs share a sample in the backward: eight warps for each multiprocessor, none without work."""
+    programs = streaming_multiprocessors(problem.x.device) * max(8 // warps_for(problem.x.shape[2]), 1)
+    share = _ceil(programs, max(problem.x.shape[0], 1))
     return max(min(share, max(problem.positions, problem.prefix)), 1)
 
 
@@ -94,6 +125,15 @@ def pieces(width: int) -> tuple[int, int]:
     """Two powers of two that hold a row, the first full: 5120 is 4096 + 1024, 1536 is 1024 + 512."""
     main = 1 << max((width - 1).bit_length() - 1, 0)
     return main, 1 << max(width - main - 1, 0).bit_length()
+
+
+def _shape(name: str, problem: Problem) -> str:
+    """All that the best setting may depend on."""
+    given = {key: value for key, value in vars(problem).items() if isinstance(value, Tensor)}
+    kinds = " ".join(f"{key}:{str(value.dtype).removeprefix('torch.')}" for key, value in given.items())
+    switches = "".join(str(int(value)) for value in _switches(problem).values())
+    sizes = (*problem.x.shape, problem.positions, problem.frames, problem.prefix)
+    return f"madanorm {name} {'x'.join(map(str, sizes))} {kinds} {switches}"
 
 
 def _pieces(width: int) -> dict[str, int]:
