@@ -54,7 +54,7 @@ PLANE = np.uint64(TILE_HEIGHT * STRIDE)
 BLOCK_HEIGHT = 4
 ACROSS, DOWN = TILE_WIDTH // LANES, TILE_HEIGHT // BLOCK_HEIGHT
 FIRST_COLUMN = np.uint64(sum(1 << row * ACROSS for row in range(DOWN)))
-PATIENCE = 512
+PATIENCE = 2048
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -83,8 +83,7 @@ def project(
     opacity, limit, reach = ZERO, ZERO, ZERO
     for g in range(first_chunk * CHUNK, min(last_chunk * CHUNK, len(means))):
         depths[g] = ZERO
-        for k in range(4):
-            boxes[g, k] = 0
+        boxes[g, 0], boxes[g, 1], boxes[g, 2], boxes[g, 3] = 0, 0, 0, 0
         x, y, z = _to_camera(means, g, view)
         if not (
             z >= near and z <= far and opacities[g] >= MIN_ALPHA and _is_finite(g, means, quats, opacities, colors)
@@ -117,7 +116,13 @@ def project(
         if x1 > x0 and y1 > y0:
             boxes[g, 0], boxes[g, 1] = x0 // TILE_WIDTH, (x1 - 1) // TILE_WIDTH + 1
             boxes[g, 2], boxes[g, 3] = y0 // TILE_HEIGHT, (y1 - 1) // TILE_HEIGHT + 1
-            _count(boxes, g, (np.int32(wide) - 1) // TILE_WIDTH + 1, counts)
+    # Apart from projecting, whose long chains of arithmetic would each wait for the last one's count.
+    columns = (np.int32(wide) + TILE_WIDTH - 1) // TILE_WIDTH
+    for g in range(first_chunk * CHUNK, min(last_chunk * CHUNK, len(means))):
+        chunk = g // CHUNK
+        for row in range(boxes[g, 2], boxes[g, 3]):
+            for column in range(boxes[g, 0], boxes[g, 1]):
+                counts[chunk, row * columns + column] += 1
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
@@ -208,15 +213,6 @@ def _pixels(centre: np.float32, radius: np.float32, side: np.float32) -> tuple[n
     first = np.int32(low)
     # Rounded up; math.ceil is a call.
     return np.int32(first + (np.float32(first) < low)), np.int32(high)
-
-
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _count(boxes: Boxes, g: int, columns: Whole, counts: Counts) -> None:
-    # No view of the chunk's row: making one counts a reference, which costs as much as the loop.
-    chunk = g // CHUNK
-    for row in range(boxes[g, 2], boxes[g, 3]):
-        for column in range(boxes[g, 0], boxes[g, 1]):
-            counts[chunk, row * columns + column] += 1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -446,13 +442,15 @@ def _store_tile(
     tile: Floats, top: int, left: int, bottom: int, right: int, behind: Floats, image: Floats, alpha: Floats
 ) -> None:
     """The tile over its background; a fourth channel is the expected depth."""
-    plane = TILE_HEIGHT * STRIDE
+    red, green, blue, deep = behind[0], behind[1], behind[2], image.shape[2] == 4
     for i in range(top, bottom):
         for j in range(left, right):
-            pixel = (i - top) * STRIDE + j - left
+            pixel = np.uint64((i - top) * STRIDE + j - left)
             clear = abs(tile[pixel])
             alpha[i, j, 0] = ONE - clear
-            for k in range(3):
-                image[i, j, k] = tile[pixel + (k + 1) * plane] + clear * behind[k]
-            if image.shape[2] == 4:
-                image[i, j, 3] = tile[pixel + 4 * plane] / max(ONE - clear, np.float32(1e-10))
+            image[i, j, 0] = tile[pixel + PLANE] + clear * red
+            image[i, j, 1] = tile[pixel + PLANE + PLANE] + clear * green
+            image[i, j, 2] = tile[pixel + PLANE + PLANE + PLANE] + clear * blue
+            if deep:
+                depth = tile[pixel + PLANE + PLANE + PLANE + PLANE]
+                image[i, j, 3] = depth / max(ONE - clear, np.float32(1e-10))

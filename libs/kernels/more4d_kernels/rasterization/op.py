@@ -42,7 +42,7 @@ def rasterization(
     (`torch.set_num_threads`) with the same bytes for any number of them, draws no Gaussian of which any number is not
     finite, none whose 2D covariance is singular or passes float32, and has no backward
     (`reference.rasterization_reference` has). Its first call in a process reads the compiled kernels from numba's
-    cache (half a second), or compiles them (seconds). Raises ValueError naming what does not fit.
+    cache (under a second), or compiles them (about seven). Raises ValueError naming what does not fit.
     """
     tensors = {
         "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors,
