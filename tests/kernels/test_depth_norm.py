@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -130,7 +130,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
-def gradients(output: Tensor, inputs: list[Tensor], *, given_in: torch.dtype = torch.bfloat16) -> list[Tensor]:
+def gradients(output: Tensor, inputs: Sequence[Tensor], *, given_in: torch.dtype = torch.bfloat16) -> list[Tensor]:
     """Of random numbers that are the same in `output`'s dtype as in `given_in`."""
     generator = torch.Generator().manual_seed(1)
     given = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(given_in).to(output.dtype)
@@ -141,26 +141,26 @@ def leaves(*tensors: Tensor, dtype: torch.dtype = torch.float64) -> list[Tensor]
     return [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
 
 
-def normalised(points: Tensor, K: Tensor, backend: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+def normalised(points: Tensor, K: Tensor, backend: Backend, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Motion and gradients by `backend` in `dtype`, and by the float64 twin, of the same rounded inputs."""
     size = (points.shape[2], points.shape[3])
     rounded = points.to(dtype)
-    inputs, exact = [*leaves(rounded, dtype=dtype), *leaves(K, dtype=torch.float32)], leaves(rounded, K)
-    motion, valid = normalize_motion(*inputs, image_size=size, backend=backend)
-    expected, expected_valid = normalize_motion_reference(*exact, size)
+    inputs, exact = (*leaves(rounded, dtype=dtype), *leaves(K, dtype=torch.float32)), leaves(rounded, K)
+    motion, valid = normalize_motion(inputs[0], inputs[1], image_size=size, backend=backend)
+    expected, expected_valid = normalize_motion_reference(exact[0], exact[1], size)
     assert torch.equal(valid, expected_valid) and motion.is_contiguous() and motion.dtype is dtype
     return [motion, *gradients(motion, inputs)], [expected, *gradients(expected, exact)]
 
 
-def denormalised(points: Tensor, K: Tensor, backend: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+def denormalised(points: Tensor, K: Tensor, backend: Backend, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Points and gradients by `backend` in `dtype`, and by the float64 twin, of the same rounded inputs."""
     size = (points.shape[2], points.shape[3])
     generator = torch.Generator().manual_seed(2)
     motion = torch.randn(len(points), 3, *points.shape[1:4], generator=generator, dtype=torch.float64)
     rounded = motion.to(dtype), points[:, 0].to(dtype)
-    inputs, exact = [*leaves(*rounded, dtype=dtype), *leaves(K, dtype=torch.float32)], leaves(*rounded, K)
-    found = denormalize_motion(*inputs, image_size=size, backend=backend)
-    expected = denormalize_motion_reference(*exact, size)
+    inputs, exact = (*leaves(*rounded, dtype=dtype), *leaves(K, dtype=torch.float32)), leaves(*rounded, K)
+    found = denormalize_motion(inputs[0], inputs[1], inputs[2], image_size=size, backend=backend)
+    expected = denormalize_motion_reference(exact[0], exact[1], exact[2], size)
     assert found.is_contiguous() and found.dtype is dtype
     return [found, *gradients(found, inputs)], [expected, *gradients(expected, exact)]
 

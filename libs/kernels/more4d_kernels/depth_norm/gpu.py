@@ -3,6 +3,7 @@
 Every function takes tensors of any strides; one whose pixels do not follow each other in a frame is copied first.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,28 +13,33 @@ from more4d_kernels.depth_norm.plain import focal_gradient
 from more4d_kernels.depth_norm.problem import Normalized, empty_outputs
 from more4d_kernels.depth_norm.statistics import BINS, LOWEST, SHIFT
 from more4d_kernels.launch import Launch, Setting
+from more4d_kernels.tuning import tuned
 
-FORWARD = Setting(num_warps=4, strip=16)
-BACKWARD = Setting(num_warps=4)
+# The first is taken where nothing is measured: enough programs for a GPU, few of them reading a first frame again.
+FORWARD = (
+    Setting(4, strip=16), Setting(4, strip=8), Setting(4, strip=64), Setting(2, strip=16), Setting(8, strip=16),
+    Setting(4, num_stages=2, strip=16), Setting(4, num_stages=3, strip=16),
+)  # fmt: skip
+# With gradients that are sums over frames a program takes all of them.
+BACKWARD = (Setting(4), Setting(2), Setting(8), Setting(4, num_stages=2), Setting(2, num_stages=2))
 
 
 def normalize(
-    points: Tensor,
-    intrinsics: Tensor,
-    size: tuple[int, int],
-    dtype: torch.dtype,
-    statistics: bool,
-    setting: Setting = FORWARD,
+    points: Tensor, intrinsics: Tensor, size: tuple[int, int], dtype: torch.dtype, statistics: bool
 ) -> Normalized:
     """Outputs by `normalize_kernel`; see `normalize_motion`."""
     outputs = empty_outputs(points, dtype, statistics)
+
+    def launch(setting: Setting) -> Launch:
+        own = own_statistics(points, setting) if statistics else (outputs.maximum, outputs.counts)
+        return normalize_launch(points, intrinsics, size, outputs._replace(maximum=own[0], counts=own[1]), setting)
+
+    ran = _run_tuned(f"normalize_motion {statistics=} to {dtype}", points, FORWARD, launch)
     if not statistics:
-        normalize_launch(points, intrinsics, size, outputs, setting).run()
         return outputs
-    own = own_statistics(points, setting)
-    normalize_launch(points, intrinsics, size, outputs._replace(maximum=own[0], counts=own[1]), setting).run()
-    maximum = own[0].amax(1) if own[0].shape[1] else torch.zeros_like(outputs.maximum)
-    return outputs._replace(maximum=maximum, counts=own[1].sum(1))
+    maximum, counts = ran.arguments["maximum"], ran.arguments["counts"]
+    maximum = maximum.amax(1) if maximum.shape[1] else torch.zeros_like(outputs.maximum)
+    return outputs._replace(maximum=maximum, counts=counts.sum(1))
 
 
 def normalize_launch(
@@ -62,12 +68,17 @@ def own_statistics(points: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
 
 
 def normalize_backward(
-    gradient: Tensor, points: Tensor, intrinsics: Tensor, size: tuple[int, int], setting: Setting = BACKWARD
+    gradient: Tensor, points: Tensor, intrinsics: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `points` and `intrinsics` by `normalize_backward_kernel`."""
-    dpoints, partial = points.new_empty(points.shape), own_sums(points, setting)
-    normalize_backward_launch(gradient, points, intrinsics, size, dpoints, partial, setting).run()
-    return dpoints, focal_gradient(partial.sum(1), intrinsics)
+    dpoints = points.new_empty(points.shape)
+
+    def launch(setting: Setting) -> Launch:
+        partial = own_sums(points, setting)
+        return normalize_backward_launch(gradient, points, intrinsics, size, dpoints, partial, setting)
+
+    ran = _run_tuned(f"normalize_motion backward of {gradient.dtype}", points, BACKWARD, launch)
+    return dpoints, focal_gradient(ran.arguments["partial"].sum(1), intrinsics)
 
 
 def normalize_backward_launch(
@@ -92,14 +103,16 @@ def normalize_backward_launch(
     return Launch(normalize_backward_kernel, grid, arguments, setting.num_warps)
 
 
-def denormalize(
-    motion: Tensor, points0: Tensor, intrinsics: Tensor, size: tuple[int, int], setting: Setting = FORWARD
-) -> Tensor:
+def denormalize(motion: Tensor, points0: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
     """Points [B, T, H, W, 3] by `denormalize_kernel`."""
     batch, _, frames, height, width = motion.shape
     dtype = torch.promote_types(motion.dtype, points0.dtype)
     points = motion.new_empty((batch, frames, height, width, 3), dtype=dtype)
-    denormalize_launch(motion, points0, intrinsics, size, points, setting).run()
+
+    def launch(setting: Setting) -> Launch:
+        return denormalize_launch(motion, points0, intrinsics, size, points, setting)
+
+    _run_tuned(f"denormalize_motion of {motion.dtype}", points, FORWARD, launch)
     return points
 
 
@@ -120,24 +133,22 @@ def denormalize_launch(
 
 
 def denormalize_backward(
-    gradient: Tensor,
-    motion: Tensor,
-    points0: Tensor,
-    intrinsics: Tensor,
-    size: tuple[int, int],
-    first: bool,
-    setting: Setting | None = None,
+    gradient: Tensor, motion: Tensor, points0: Tensor, intrinsics: Tensor, size: tuple[int, int], first: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `motion`, `points0` and `intrinsics`, the last two empty unless `first`."""
-    setting = setting or (BACKWARD if first else FORWARD)
     dmotion = motion.new_empty(motion.shape)
     dpoints0 = points0.new_empty(points0.shape if first else (0,))
-    partial = own_sums(gradient, setting)
-    launch = denormalize_backward_launch(
-        gradient, motion, points0, intrinsics, size, dmotion, dpoints0, partial, setting
-    )
-    launch.run()
-    return dmotion, dpoints0, focal_gradient(partial.sum(1), intrinsics) if first else intrinsics.new_empty(0)
+
+    def launch(setting: Setting) -> Launch:
+        partial = own_sums(gradient, setting)
+        into = dmotion, dpoints0, partial
+        return denormalize_backward_launch(gradient, motion, points0, intrinsics, size, *into, setting)
+
+    name = f"denormalize_motion backward {first=} of {motion.dtype}"
+    ran = _run_tuned(name, gradient, BACKWARD if first else FORWARD, launch)
+    if not first:
+        return dmotion, dpoints0, intrinsics.new_empty(0)
+    return dmotion, dpoints0, focal_gradient(ran.arguments["partial"].sum(1), intrinsics)
 
 
 def denormalize_backward_launch(
@@ -168,6 +179,13 @@ def denormalize_backward_launch(
     }  # fmt: skip
     grid = (_blocks(gradient, setting) if first else _programs(gradient, setting, strip)), gradient.shape[0]
     return Launch(denormalize_backward_kernel, grid, arguments, setting.num_warps)
+
+
+def _run_tuned(name: str, points: Tensor, candidates: Sequence[Setting], launch: Callable[[Setting], Launch]) -> Launch:
+    """The launch in the setting that suits `points` [B, T, H, W, 3], having run."""
+    ran = launch(tuned(f"{name}, {points.dtype} {tuple(points.shape)}", points.device, candidates, launch))
+    ran.run()
+    return ran
 
 
 def own_sums(points: Tensor, setting: Setting) -> Tensor:
