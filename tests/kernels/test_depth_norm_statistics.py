@@ -44,7 +44,7 @@ def test_the_maximum_is_that_of_finite_motion_in_valid_pixels(backend: Backend) 
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 20))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_every_backend_counts_the_same(backend: Backend, seed: int, frames: int) -> None:
     points, K = clip(seed=seed, frames=frames)
     found, expected = measured(points, K, backend)[2], measured(points, K, "plain")[2]

@@ -48,12 +48,13 @@ def normalize_motion(
     (dx fx / (W z0), dy fy / (H z0), dz / z0): 1 is once across the image, or once the initial depth. `points`
     [B, T, H, W, 3] are in the first camera's frame, in metres; `intrinsics` [B, 3, 3] are each sample's own,
     in pixels of `image_size` (height, width). Where the first point is not finite or not in front of the
-    camera, motion is 0, valid is False, and there is no gradient. Where a later point alone is not finite,
-    neither is that point's motion, nor what its sums reach of the gradient: of frame 0's z and the focal lengths.
+    camera, motion is 0, valid is False, and there is no gradient. Where a later point alone is not finite, its
+    motion is not either, nor are the gradients that are sums over it: of the first z there and of the focal lengths.
 
     Computed in float32 (float64 of float64) and returned contiguous, in `dtype` or points' own; gradients come
-    in the inputs' dtypes. With `statistics` a third value says how large the motion is. `backend` is for tests:
-    "auto" takes Triton's kernel for CUDA tensors, numba's for large ones of a CPU, else (and in float64) plain PyTorch.
+    in the inputs' dtypes, and have no gradients of their own. With `statistics` a third value says how large the
+    motion is. `backend` is for tests: "auto" takes Triton's kernel for CUDA tensors, numba's for large ones of a
+    CPU, and plain PyTorch for everything else and for float64.
     Strides may be any; where a frame's points do not follow each other in memory, they are copied first.
 
     Raises ValueError naming the shape, dtype or device that does not fit, or a focal length on a CPU that is
