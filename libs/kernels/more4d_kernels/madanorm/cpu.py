@@ -34,7 +34,7 @@ class Region:
 
 def forward(problem: Problem) -> Normed:
     """Outputs [B, L, D] in x's dtype; see `madanorm`."""
-    if problem.per_token or problem.x.numel() == 0:
+    if _is_left_to_plain(problem):
         return plain.forward(problem)
     total = plain.with_update(problem)
     x = _float32(problem.x if problem.update is None else total)
@@ -47,7 +47,7 @@ def forward(problem: Problem) -> Normed:
 
 def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, rstd: Tensor) -> Gradients:
     """Gradients; `problem.x` is what was normalised."""
-    if problem.per_token or problem.x.numel() == 0:
+    if _is_left_to_plain(problem):
         return plain.backward(problem, dy, dtotal, mean, rstd)
     x, dy, dx = _float32(problem.x), _float32(dy), empty_float32(problem.x.shape)
     batch, _, width = x.shape
@@ -64,6 +64,12 @@ def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, 
             found[name] = found[name] + share.sum(1) if name in found else share.sum(1)
     found["gate"] = found["gate"].sum(0)
     return plain.gathered(problem, dx if dtotal is None else dx.add_(dtotal), found)
+
+
+def _is_left_to_plain(problem: Problem) -> bool:
+    # A prefix alone has no video whose loop would give motion its (empty) gradients.
+    without_video = problem.gate is not None and problem.positions == 0
+    return problem.per_token or without_video or problem.x.numel() == 0
 
 
 def _sum_of_parts(parts: Tensor) -> Tensor:
