@@ -20,8 +20,9 @@ from typing import TypeVar
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from more4d.models.blocks import gated_residual
 from more4d.models.motion_encoder import OMNIMAE_VITB, MotionEncoder
-from more4d.models.strag import STraGBlock, STraGTransformer, gated_residual
+from more4d.models.strag import STraGBlock, STraGTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode

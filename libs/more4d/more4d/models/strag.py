@@ -5,17 +5,19 @@ L = P + K·S tokens, D width, G motion tokens, C motion width. Where batch sizes
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from more4d_kernels import madanorm
+from more4d_kernels import madanorm, modulated_norm
 from torch import Tensor, nn
 from torch.nn import functional
 
 from more4d.models.attention import TextAndImageAttention, require_image_tokens
+from more4d.models.blocks import ModulatedBlock, Norm
 
 Modulation = tuple[Tensor, Tensor]
 """Scale and shift [B or 1, S, D] of one norm: one row for each spatial token, shared by all frames."""
@@ -40,16 +42,27 @@ class MotionModulation(nn.Module):
 
     # The norm is this module's own forward, so that whatever moves weights about brings the gate along.
     def forward(
-        self, x_BLD: Tensor, scale_BD: Tensor, shift_BD: Tensor, modulation: Modulation, frames: int, prefix: int
-    ) -> Tensor:
-        """`x` normalised under the timestep's scale and shift and, but for its first `prefix` tokens, the motion's."""
+        self,
+        x_BLD: Tensor,
+        scale_BD: Tensor,
+        shift_BD: Tensor,
+        modulation: Modulation,
+        frames: int,
+        prefix: int,
+        update: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`x` normalised under the timestep's scale and shift and, but for its first `prefix` tokens, the motion's.
+
+        With `update`, x + update is, and comes second.
+        """
         # Views: neither one image for a whole batch nor one row for all positions is ever repeated in memory.
         rows = x_BLD.shape[0], (x_BLD.shape[1] - prefix) // frames, -1
         scale, shift = (part.expand(rows) for part in modulation)
-        return madanorm(x_BLD, scale_BD, shift_BD, scale, shift, self.gate, frames=frames, prefix=prefix, eps=self.eps)
+        norm: Norm = partial(madanorm, x_BLD, scale_BD, shift_BD, scale, shift, self.gate)
+        return norm(frames=frames, prefix=prefix, eps=self.eps, update=update)
 
 
-class STraGBlock(WanTransformerBlock):
+class STraGBlock(ModulatedBlock):
     """Wan's block whose two modulated norms also follow the motion features (MAdaNorm, eq. 5 and 6)."""
 
     def __init__(
@@ -86,33 +99,14 @@ class STraGBlock(WanTransformerBlock):
 
         Without it the norms are Wan's own. The first `prefix` tokens (a reference image) never follow the motion.
         """
-        first, second = self.modulation(motion) if isinstance(motion, Tensor) else motion or (None, None)
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + temb.float()).unbind(dim=1)
-        normed = self._norm(hidden_BLD, scale1, shift1, self.motion1, first, frames, prefix)
-        hidden_BLD = gated_residual(hidden_BLD, self.attn1(normed, None, None, rotary), gate1)
-        normed = self.norm2(hidden_BLD.float()).type_as(hidden_BLD)
-        hidden_BLD = hidden_BLD + self.attn2(normed, context, None, None)
-        normed = self._norm(hidden_BLD, scale2, shift2, self.motion2, second, frames, prefix)
-        return gated_residual(hidden_BLD, self.ffn(normed), gate2)
-
-    def _norm(
-        self,
-        x_BLD: Tensor,
-        scale_BD: Tensor,
-        shift_BD: Tensor,
-        norm: MotionModulation,
-        modulation: Modulation | None,
-        frames: int,
-        prefix: int,
-    ) -> Tensor:
-        if modulation is None:
-            return (self.norm1(x_BLD.float()) * (1 + scale_BD[:, None]) + shift_BD[:, None]).type_as(x_BLD)
-        return norm(x_BLD, scale_BD, shift_BD, modulation, frames, prefix)
-
-
-def gated_residual(x: Tensor, update: Tensor, gate_BD: Tensor) -> Tensor:
-    """x + gate · update [B, L, D], in fp32 inside."""
-    return (x.float() + update.float() * gate_BD[:, None]).type_as(x)
+        if motion is None:
+            return super().forward(hidden_BLD, context, temb, rotary)
+        modulations = self.modulation(motion) if isinstance(motion, Tensor) else motion
+        norms = (
+            partial(norm, modulation=modulation, frames=frames, prefix=prefix)
+            for norm, modulation in zip((self.motion1, self.motion2), modulations, strict=True)
+        )
+        return self.run(hidden_BLD, context, temb, rotary, *norms)
 
 
 class STraGTransformer(WanTransformer3DModel):
@@ -240,7 +234,7 @@ class STraGTransformer(WanTransformer3DModel):
         for block, own in zip(self.blocks, motion, strict=True):
             hidden = self._run_block(block, hidden, context, times, rotary, own, frames, prefix)
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
-        hidden = (self.norm_out(hidden[:, prefix:].float()) * (1 + scale) + shift).type_as(hidden)
+        hidden = modulated_norm(hidden[:, prefix:], scale[:, 0], shift[:, 0], eps=self.norm_out.eps)
         return self._unpatchify(self.proj_out(hidden), frames, rows, columns)
 
     def _motion(

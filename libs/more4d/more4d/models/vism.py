@@ -4,13 +4,17 @@ from typing import Any
 
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from more4d.models.attention import TextAndImageAttention, require_image_tokens
+from more4d.models.blocks import ModulatedBlock
 
 
 class ViSMTransformer(WanTransformer3DModel):
     """Velocity of a video latent from 16 noisy, 4 mask and 16 render channels, text and image tokens."""
+
+    _no_split_modules = ["ModulatedBlock"]
+    _repeated_blocks = ["ModulatedBlock"]
 
     @register_to_config
     def __init__(
@@ -29,6 +33,8 @@ class ViSMTransformer(WanTransformer3DModel):
         image_dim: int | None = 1280,
         image_tokens: int = 257,
     ) -> None:
+        dim = num_attention_heads * attention_head_dim
+        added = dim if image_dim is not None else None
         super().__init__(
             patch_size=patch_size,
             num_attention_heads=num_attention_heads,
@@ -38,11 +44,18 @@ class ViSMTransformer(WanTransformer3DModel):
             text_dim=text_dim,
             freq_dim=freq_dim,
             ffn_dim=ffn_dim,
-            num_layers=num_layers,
+            num_layers=0,
             cross_attn_norm=cross_attn_norm,
             eps=eps,
             image_dim=image_dim,
-            added_kv_proj_dim=num_attention_heads * attention_head_dim if image_dim is not None else None,
+            added_kv_proj_dim=added,
+        )
+        self.register_to_config(num_layers=num_layers)
+        self.blocks = nn.ModuleList(
+            ModulatedBlock(
+                dim, ffn_dim, num_attention_heads, cross_attn_norm=cross_attn_norm, eps=eps, added_kv_proj_dim=added
+            )
+            for _ in range(num_layers)
         )
         for block in self.blocks:
             block.attn2.set_processor(TextAndImageAttention(image_tokens if image_dim is not None else 0))  # type: ignore[operator]

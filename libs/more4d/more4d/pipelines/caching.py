@@ -4,6 +4,7 @@ from typing import Any
 
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 
+from more4d.models.blocks import ModulatedBlock
 from more4d.models.strag import STraGBlock
 
 
@@ -15,5 +16,6 @@ class _FirstArgument(TransformerBlockMetadata):
 
 
 def register_blocks() -> None:
-    """Makes `transformer.enable_cache(...)` work on STraG; ViSM's blocks are diffusers' own."""
-    TransformerBlockRegistry.register(STraGBlock, _FirstArgument(return_hidden_states_index=0))
+    """Makes `transformer.enable_cache(...)` work on STraG and ViSM."""
+    for block in (STraGBlock, ModulatedBlock):
+        TransformerBlockRegistry.register(block, _FirstArgument(return_hidden_states_index=0))
