@@ -346,3 +346,16 @@ def test_rendering_works_in_a_process_forked_after_rendering_and_in_many_python_
     if child == 0:
         os._exit(0 if torch.equal(rasterization(**scene, width=40, height=30)[0], expected) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "read", ["info['depths']", "info.get('depths')", "dict(info.items())['depths']", "[*info.values()][2]"]
+)
+def test_info_is_a_dict_whose_projection_is_made_when_it_is_read(read: str) -> None:
+    viewmats, Ks = camera(9, 7)
+    info = rasterization(**one((0.0, 0.0, 2.0)), viewmats=viewmats, Ks=Ks, width=9, height=7)[2]
+    assert isinstance(info, dict) and list(info) == [
+        "means2d", "conics", "depths", "radii", "width", "height", "n_cameras"
+    ]  # fmt: skip
+    assert eval(read, {"info": info, "dict": dict}).tolist() == [[2.0]]
+    assert info["width"] == 9 and info.get("nothing") is None

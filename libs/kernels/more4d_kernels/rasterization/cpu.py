@@ -6,8 +6,6 @@ one thread in the order (float32 depth, index).
 """
 
 import threading
-from collections.abc import Iterator, Mapping
-from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -55,37 +53,50 @@ class Projected(NamedTuple):
     places: kernel.Counts
 
 
-class Info(Mapping[str, Any]):
+class Info(dict[str, Any]):
     """gsplat's by-products under gsplat's names.
 
-    Those of the projection, 32 bytes for each Gaussian and camera, which few callers want, are computed when one is
-    first read, from the tensors as they are then.
+    Those of the projection, 32 bytes for each Gaussian and camera, which few callers want, are computed when a value
+    is first read: from the tensors as they are then.
     """
 
     _PROJECTION = ("means2d", "conics", "depths", "radii")
 
     def __init__(self, gaussians: Gaussians, cameras: list[Camera], width: int, height: int) -> None:
-        self._gaussians, self._cameras = gaussians, cameras
-        self._known = {"width": width, "height": height, "n_cameras": len(cameras)}
+        super().__init__(dict.fromkeys(self._PROJECTION), width=width, height=height, n_cameras=len(cameras))
+        self._not_yet: tuple[Gaussians, list[Camera]] | None = gaussians, cameras
 
     def __getitem__(self, name: str) -> Any:
-        return self._projection[name] if name in self._PROJECTION else self._known[name]
+        if name in self._PROJECTION:
+            self._project()
+        return super().__getitem__(name)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter((*self._PROJECTION, *self._known))
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any dict."""
+        self._project()
+        return super().get(name, default)
 
-    def __len__(self) -> int:
-        return len(self._PROJECTION) + len(self._known)
+    def values(self) -> Any:
+        """As of any dict."""
+        self._project()
+        return super().values()
 
-    @cached_property
-    def _projection(self) -> dict[str, Tensor]:
-        count, cameras = len(self._gaussians.means), len(self._cameras)
-        shapes = ((cameras, count, 2), (cameras, count, 3), (cameras, count))
+    def items(self) -> Any:
+        """As of any dict."""
+        self._project()
+        return super().items()
+
+    def _project(self) -> None:
+        if self._not_yet is None:
+            return
+        (gaussians, cameras), self._not_yet = self._not_yet, None
+        count = len(gaussians.means)
+        shapes = ((len(cameras), count, 2), (len(cameras), count, 3), (len(cameras), count))
         found = (*(np.zeros(shape, np.float32) for shape in shapes), np.zeros(shapes[0], np.int32))
-        for c, camera in enumerate(self._cameras):
-            for into, of_camera in zip(found, _byproducts(_project(self._gaussians, camera, stretches=1)), strict=True):
+        for c, camera in enumerate(cameras):
+            for into, of_camera in zip(found, _byproducts(_project(gaussians, camera, stretches=1)), strict=True):
                 into[c] = of_camera
-        return {name: torch.from_numpy(array) for name, array in zip(self._PROJECTION, found, strict=True)}
+        self.update((name, torch.from_numpy(array)) for name, array in zip(self._PROJECTION, found, strict=True))
 
 
 class _Kept(threading.local):

@@ -1,6 +1,5 @@
 """`rasterization`: checks, then gsplat on CUDA tensors and the compiled CPU rasterizer elsewhere."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -27,7 +26,7 @@ def rasterization(
     backgrounds: Tensor | None = None,
     render_mode: RenderMode = "RGB",
     backend: Backend = "auto",
-) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Colours [C, H, W, 3 or 4], alphas [C, H, W, 1] and info of 3D Gaussians seen by C cameras; gsplat's names and meaning.
 
     `means` [N, 3] and `scales` [N, 3] (standard deviations) in metres; `quats` [N, 4] as w, x, y, z of any
