@@ -233,8 +233,9 @@ def backward_kernel(
             plain_sum = add(plain_sum, given)
             if PER_TOKEN:
                 scale = one_more(load_row(time_scale + row * time_scale_row, D, MAIN, TAIL))
-                timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
-                product = add(product, times(given, timed))
+                if MOTION:
+                    timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
+                    product = add(product, times(given, timed))
                 given = times(given, factor)
                 store_row(dtime_scale + out, times(given, xhat), D, MAIN, TAIL)
                 store_row(dtime_shift + out, given, D, MAIN, TAIL)
