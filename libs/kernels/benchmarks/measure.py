@@ -2,13 +2,14 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 COPY_BYTES = 2**29
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -20,24 +21,27 @@ class Case:
     """
 
     name: str
-    contenders: dict[str, Callable[[], object]]
+    contenders: Mapping[str, Callable[[], Any]]
     check: Callable[[], None]
     fewest_bytes: int | None = None
     goals: dict[str, float] = field(default_factory=dict)
+    prepared: bool = False
+    """Whether a contender prepares, and what it returns is timed."""
 
 
 def run(case: Case, device: torch.device, *, rounds: int) -> dict[str, Any]:
     """Seconds (median of `rounds`) of each contender, and of a copy, after the check; as written to JSON."""
     case.check()
-    calls = case.contenders | {"copy": _copy(device)}
-    for call in calls.values():
+    makers = {name: call if case.prepared else _itself(call) for name, call in case.contenders.items()}
+    makers["copy"] = _itself(_copy(device))
+    for make in makers.values():
         # The first call compiles, the second finds what the first left to tune.
-        call()
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+        make()()
+        make()()
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds):
-        for name, call in calls.items():
-            seconds[name].append(_seconds(call, device))
+        for name, make in makers.items():
+            seconds[name].append(_seconds(make, device))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     copied = 2 * COPY_BYTES / medians.pop("copy")
     return {
@@ -65,17 +69,26 @@ def lines(result: dict[str, Any]) -> list[str]:
     return text
 
 
-def _copy(device: torch.device) -> Callable[[], object]:
+def _copy(device: torch.device) -> Call:
     source = torch.ones(COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
+def _itself(call: Call) -> Callable[[], Call]:
+    return lambda: call
+
+
+def _seconds(make: Callable[[], Call], device: torch.device) -> float:
     if device.type != "cuda":
+        # A call in a row of such calls: the first brings back what the others pushed out of the caches, and by its end
+        # torch's threads have stopped waiting for more work, which they do at the expense of everybody else's.
+        make()()
+        call = make()
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
+    call = make()
     # What the last call left in the GPU's cache would make the next one look faster than memory is.
     torch.empty(2**28, dtype=torch.int8, device=device).zero_()
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
