@@ -36,8 +36,9 @@ def choose(backend: Backend, tensor: Tensor) -> str:
     return backend
 
 
+@torch.compiler.assume_constant_result
 def is_interpreted() -> bool:
-    """Whether Triton runs kernels in its interpreter, on CPU tensors."""
+    """Whether Triton runs kernels in its interpreter, on CPU tensors; torch.compile asks once, and looks no deeper."""
     from triton import knobs
 
     return bool(knobs.runtime.interpret)

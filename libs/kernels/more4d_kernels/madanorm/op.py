@@ -206,7 +206,10 @@ def _backward_fake(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     tensors, *ctx.settings = inputs
     _, total, mean, rstd = output
-    normalised = total if "update" in ctx.settings[0].split() else tensors[0]
+    updated = "update" in ctx.settings[0].split()
+    # Else an empty sum could come back with an empty gradient, which is not one of x.
+    ctx.mark_non_differentiable(mean, rstd, *(() if updated else (total,)))
+    normalised = total if updated else tensors[0]
     ctx.save_for_backward(mean, rstd, normalised, *tensors[1:])
     ctx.set_materialize_grads(False)
 
