@@ -1,8 +1,9 @@
 """Every backend of the norms against the float64 twin. Suffixes: B batch, L tokens, S positions of a frame, D width."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from more4d_kernels.backends import Backend
+from more4d_kernels.launch import Setting
 from more4d_kernels.madanorm import cpu, gpu
 from more4d_kernels.madanorm.op import Form
-from more4d_kernels.madanorm.problem import Problem, empty_outputs
+from more4d_kernels.madanorm.problem import Normed, Problem, empty_gradients, empty_outputs
 from torch import Tensor
 
 from .conftest import BACKENDS, Case, assert_agrees, inputs, outputs, poisoned, results
@@ -218,3 +220,88 @@ def test_a_copy_is_made_only_of_rows_whose_values_do_not_follow_each_other() -> 
     launch = gpu.forward_launch(problem, empty_outputs(problem), gpu.forward_settings(problem)[0])
     for name, tensor in leaves.items():
         assert launch.arguments[name].data_ptr() == tensor.data_ptr()
+
+
+FAR = 2**31
+
+
+@contextmanager
+def alone(program: int | None = None) -> Iterator[None]:
+    """The interpreter runs one program of each sample, or all, and copies no memory that it may not have touched."""
+    from triton.runtime.interpreter import GridExecutor, InterpreterBuilder
+
+    def chosen(self: Any, x: int, y: int, z: int) -> None:
+        self.grid_idx = (x if program is None else program, y, z)
+
+    with (
+        patch.object(GridExecutor, "_restore_args_dev", lambda *_: None),
+        patch.object(InterpreterBuilder, "set_grid_idx", chosen),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("update", ["", "token"])
+def test_samples_and_rows_may_lie_more_than_2_31_values_apart(backend: Backend, axis: int, update: str) -> None:
+    case = Case(2 - axis, 1, 1 + axis, 0, 24, update=update, dtype=torch.bfloat16)
+    near = inputs(case)
+    far = {}
+    for name, tensor in near.items():
+        strides = list(tensor.stride())
+        if tensor.ndim == 3:
+            strides[axis] = FAR
+        memory = torch.empty(FAR + tensor.numel(), dtype=tensor.dtype) if tensor.ndim == 3 else torch.empty_like(tensor)
+        far[name] = memory.as_strided(tensor.shape, strides).copy_(tensor.detach()).requires_grad_()
+    with alone():
+        got, expected = (results(case, leaves, outputs(case, leaves, backend)) for leaves in (far, near))
+    for name, tensor in got.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-6 if backend == "plain" else 0, atol=0)
+
+
+def long_clip() -> tuple[Problem, Problem, int]:
+    """One with more than 2**31 values, of which the last rows alone were ever touched, and those rows."""
+    case = Case(1, 1, 8, 0, 2048, dtype=torch.bfloat16, modulation=torch.float32)
+    few = Problem(**{name: tensor.detach() for name, tensor in inputs(case).items()}, frames=1)
+    rows = FAR // case.width + 8
+    many = {}
+    for name in ("x", "motion_scale", "motion_shift"):
+        many[name] = torch.empty(1, rows, case.width, dtype=case.dtype)
+        many[name][:, -8:] = getattr(few, name)
+    return few, replace(few, **many), rows
+
+
+def test_the_forward_writes_rows_past_2_31_values() -> None:
+    few, many, rows = long_clip()
+    without_motion = {"motion_scale": None, "motion_shift": None, "gate": None}
+    few, many = replace(few, **without_motion, prefix=8), replace(many, **without_motion, prefix=rows)
+    expected, got = gpu.forward(few), empty_outputs(many)
+    launch = gpu.forward_launch(many, got, replace(gpu.forward_settings(many)[0], strip=8))
+    with alone(launch.grid[0] - 1):
+        replace(launch, grid=(1, 1)).run()
+    assert got.y.numel() > FAR and torch.equal(got.y[:, -8:], expected.y)
+    assert torch.equal(got.mean[:, -8:], expected.mean) and torch.equal(got.rstd[:, -8:], expected.rstd)
+
+
+def test_the_backward_writes_rows_and_partial_sums_past_2_31_values() -> None:
+    few, many, rows = long_clip()
+    normed = gpu.forward(few)
+    statistics = {name: torch.empty(1, rows) for name in ("mean", "rstd")}
+    for name, tensor in statistics.items():
+        tensor[:, -8:] = getattr(normed, name)
+    found = []
+    for made, mean, rstd, programs in (
+        (few, normed.mean, normed.rstd, 8),
+        (many, statistics["mean"], statistics["rstd"], rows),
+    ):
+        gradients, partial = empty_gradients(made), gpu.partial_sums(made, programs)
+        with patch.object(gpu, "programs_per_sample", lambda _, programs=programs: programs):
+            launch = gpu.backward_launch(
+                made, made.x, None, Normed(made.x, made.x, mean, rstd), gradients, partial, Setting(8)
+            )
+        with alone(programs - 1):
+            replace(launch, grid=(1, 1)).run()
+        found.append([gradients.x, gradients.motion_scale, gradients.motion_shift, *partial.values()])
+    for expected, got in zip(*found, strict=True):
+        assert expected is not None and got is not None
+        assert got.numel() > FAR and torch.equal(got[0, -1], expected[0, -1])
