@@ -97,6 +97,16 @@ def test_inputs_all_in_bf16_agree_with_the_twin(backend: Backend, variant: str) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("update", ["open", "sample", "token"])
+def test_the_sum_is_normalised_as_it_is_returned(backend: Backend, update: str) -> None:
+    case = Case(2, 2, 2, 1, 33, update=update, dtype=torch.bfloat16)
+    leaves = inputs(case)
+    y, total = outputs(case, leaves, backend)
+    rest = {name: tensor for name, tensor in leaves.items() if not name.startswith("update")}
+    assert torch.equal(outputs(replace(case, update=""), rest | {"x": total}, backend)[0], y)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_any_shape_and_variant_agrees_with_the_twin(backend: Backend, data: st.DataObject) -> None:

@@ -32,14 +32,10 @@ class Compiled:
 
     def widest_global_load(self) -> int:
         """Bytes of the widest load from global memory in the disassembly, asynchronous copies included."""
-        widths = [
-            int(bits or 32) for bits in re.findall(r"\bLDG\.E(?:\.[A-Z_]+)*?(?:\.(64|128))?(?:\.[A-Z_]+)*\s", self.sass)
-        ]
-        widths += [
-            int(bits or 32)
-            for bits in re.findall(r"\bLDGSTS\.E(?:\.[A-Z_]+)*?(?:\.(64|128))?(?:\.[A-Z_0-9]+)*\s", self.sass)
-        ]
-        return max(widths, default=0) // 8
+        loads = re.findall(r"\bLDG(?:STS)?(\.\S+)", self.sass)
+        # LDG.E alone moves 4 bytes; others say how many bits: LDG.E.128.CONSTANT, LDGSTS.E.BYPASS.128, LDG.E.U16.
+        named = (re.search(r"\.[US]?(8|16|64|128|256)\b", load) for load in loads)
+        return max((int(bits.group(1)) if bits else 32 for bits in named), default=0) // 8
 
 
 def compile_launch(launch: Launch, capability: int) -> Compiled:

@@ -237,8 +237,9 @@ def backward_kernel(
                     timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
                     product = add(product, times(given, timed))
                 given = times(given, factor)
-                store_row(dtime_scale + out, times(given, xhat), D, MAIN, TAIL)
+                # In this order ptxas keeps rows of 5120 in registers.
                 store_row(dtime_shift + out, given, D, MAIN, TAIL)
+                store_row(dtime_scale + out, times(given, xhat), D, MAIN, TAIL)
                 given = times(given, scale)
             else:
                 product = add(product, times(given, xhat))
