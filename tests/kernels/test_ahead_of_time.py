@@ -42,7 +42,7 @@ def test_every_kernel_is_compiled_for_every_gpu_and_width(reports: list[Report])
 
 
 def holds_too_much(report: Report) -> bool:
-    """Modulation, update and its gate all with a row a token, in rows of 5120: no known network has that."""
+    """The backward in which everything but motion has a row a token of 5120 values."""
     return (report["op"], report["variant"], report["width"]) == ("backward", "update per token", 5120)
 
 

@@ -61,15 +61,13 @@ def _threads() -> Iterator[None]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_agrees_with_the_twin(backend: Backend, shape: str) -> None:
-    assert_agrees(SHAPES[shape], backend, 1e-5)
     assert_agrees(replace(SHAPES[shape], update="sample"), backend, 1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_agrees_with_the_twin(backend: Backend, variant: str) -> None:
-    for case in (Case(2, 2, 2, 1, 33), Case(1, 3, 3, 2, 48)):
-        assert_agrees(replace(case, **VARIANTS[variant]), backend, 1e-5)
+    assert_agrees(replace(Case(2, 2, 2, 1, 33), **VARIANTS[variant]), backend, 1e-5)
 
 
 @pytest.mark.parametrize("programs", [1, 2, 3])
@@ -81,19 +79,20 @@ def test_programs_that_take_several_strips_agree_with_the_twin(programs: int, va
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_narrow_tokens_with_fp32_modulation_agree_with_the_twin(
-    backend: Backend, variant: str, dtype: torch.dtype
-) -> None:
-    case = Case(1, 2, 3, 1, 96, dtype=dtype, modulation=torch.float32)
-    assert_agrees(replace(case, **VARIANTS[variant]), backend, BOUNDS[dtype])
+def test_bf16_tokens_with_fp32_modulation_agree_with_the_twin(backend: Backend, variant: str) -> None:
+    case = Case(1, 2, 3, 1, 96, dtype=torch.bfloat16, modulation=torch.float32)
+    assert_agrees(replace(case, **VARIANTS[variant]), backend, 1e-2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variant", ["time per sample", "update, gate per token"])
-def test_inputs_all_in_bf16_agree_with_the_twin(backend: Backend, variant: str) -> None:
-    case = Case(2, 2, 2, 1, 96, dtype=torch.bfloat16)
-    assert_agrees(replace(case, **VARIANTS[variant]), backend, 1e-2)
+@pytest.mark.parametrize(("dtype", "modulation"), [("bfloat16", None), ("float16", None), ("float16", "float32")])
+def test_any_narrow_dtypes_agree_with_the_twin(
+    backend: Backend, variant: str, dtype: str, modulation: str | None
+) -> None:
+    kind = getattr(torch, dtype)
+    case = Case(1, 2, 2, 1, 96, dtype=kind, modulation=modulation and getattr(torch, modulation))
+    assert_agrees(replace(case, **VARIANTS[variant]), backend, BOUNDS[kind])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -107,6 +106,7 @@ def test_the_sum_is_normalised_as_it_is_returned(backend: Backend, update: str) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore:var_mean")
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_any_shape_and_variant_agrees_with_the_twin(backend: Backend, data: st.DataObject) -> None:

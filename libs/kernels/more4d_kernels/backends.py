@@ -26,7 +26,8 @@ def choose(backend: Backend, tensor: Tensor) -> str:
         return "cpu" if device == "cpu" and narrow and HAS_NUMBA else "plain"
     if backend == "triton" and not narrow:
         raise ValueError("backend 'triton' computes in float32; give float64 tensors to backend 'plain' or 'auto'")
-    if backend == "triton" and device == "cpu" and not is_interpreted():
+    # torch.compile cannot look into triton's settings: what it compiles is refused by triton itself, when it runs.
+    if backend == "triton" and device == "cpu" and not torch.compiler.is_compiling() and not is_interpreted():
         raise ValueError("backend 'triton' needs CUDA tensors, or TRITON_INTERPRET=1 before triton is imported")
     if backend == "cpu" and (device != "cpu" or not HAS_NUMBA or not narrow):
         raise ValueError(
@@ -36,9 +37,8 @@ def choose(backend: Backend, tensor: Tensor) -> str:
     return backend
 
 
-@torch.compiler.assume_constant_result
 def is_interpreted() -> bool:
-    """Whether Triton runs kernels in its interpreter, on CPU tensors; torch.compile asks once, and looks no deeper."""
+    """Whether Triton runs kernels in its interpreter, on CPU tensors."""
     from triton import knobs
 
     return bool(knobs.runtime.interpret)
