@@ -1,11 +1,13 @@
 """Launches of the Triton kernels: grid, strides and setting, and the memory of the partial sums."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from more4d_kernels.launch import Launch, Setting, contiguous_rows, streaming_multiprocessors
+from more4d_kernels.madanorm import plain
 from more4d_kernels.madanorm.problem import Gradients, Normed, Problem, empty_gradients, empty_outputs
 from more4d_kernels.tuning import tuned
 
@@ -35,6 +37,7 @@ def forward_launch(problem: Problem, outputs: Normed, setting: Setting) -> Launc
         "y": outputs.y, "total_out": outputs.total, "mean_out": outputs.mean, "rstd_out": outputs.rstd,
         **_sizes(problem), "eps": problem.eps, "STRIP": strip, "STAGES": setting.num_stages,
         **_pieces(width), **_switches(problem), "UPDATE": problem.update is not None,
+        "UPDATE_GATE_PER_TOKEN": problem.gate_per_token,
     }  # fmt: skip
     return Launch(forward_kernel, (strips, batch), arguments, setting.num_warps)
 
@@ -53,7 +56,17 @@ def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, 
     if "gate" in summed:
         summed["gate"] = summed["gate"].sum(0)
     named = vars(gradients) | {name: part.to(vars(problem)[name].dtype) for name, part in summed.items()}
+    if problem.gate_per_token:
+        named["update"], named["update_gate"] = plain.update_gradients(problem, gradients.x)
     return Gradients(**named)
+
+
+def in_kernel(problem: Problem) -> Problem:
+    """What `backward_kernel` is given: the gradients of a gate for each token share no row with others.
+
+    PyTorch makes them from dx; in the kernel they would take registers that rows of 5120 do not leave.
+    """
+    return replace(problem, update_gate=None) if problem.gate_per_token else problem
 
 
 def backward_launch(
@@ -68,6 +81,7 @@ def backward_launch(
     """`backward_kernel` filling `gradients`, or `partial` where all rows of a sample add to one."""
     from more4d_kernels.madanorm.kernel import backward_kernel
 
+    problem = in_kernel(problem)
     batch, _, width = problem.x.shape
     programs = programs_per_sample(problem)
     into = {name: partial.get(name, tensor) for name, tensor in vars(gradients).items()}
@@ -157,7 +171,6 @@ def _switches(problem: Problem) -> dict[str, bool]:
         "MOTION": problem.motion_scale is not None,
         "PAPER": problem.time_scale is None,
         "UPDATE_GATE": problem.update_gate is not None,
-        "UPDATE_GATE_PER_TOKEN": problem.gate_per_token,
     }
 
 

@@ -183,7 +183,7 @@ def backward_kernel(
     tokens, positions, frames, prefix, programs,
     D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, STAGES: tl.constexpr,
     TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr, PAPER: tl.constexpr,
-    UPDATE_GATE: tl.constexpr, UPDATE_GATE_PER_TOKEN: tl.constexpr, DTOTAL: tl.constexpr,
+    UPDATE_GATE: tl.constexpr, DTOTAL: tl.constexpr,
 ):  # fmt: skip
     """Gradients of every input, without atomics: `programs` of them share a sample, each with a row of its own in the
     partial sums (`dgate` and, where there is one row a sample, `dtime_scale`, `dtime_shift`, `dupdate_gate`).
@@ -237,9 +237,8 @@ def backward_kernel(
                     timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
                     product = add(product, times(given, timed))
                 given = times(given, factor)
-                # In this order ptxas keeps rows of 5120 in registers.
-                store_row(dtime_shift + out, given, D, MAIN, TAIL)
                 store_row(dtime_scale + out, times(given, xhat), D, MAIN, TAIL)
+                store_row(dtime_shift + out, given, D, MAIN, TAIL)
                 given = times(given, scale)
             else:
                 product = add(product, times(given, xhat))
@@ -251,13 +250,10 @@ def backward_kernel(
                 change = add(change, load_row(dtotal + row * dtotal_row, D, MAIN, TAIL))
             store_row(dx + out, change, D, MAIN, TAIL)
             if UPDATE_GATE:
-                opening = load_row(update_gate + row * update_gate_row, D, MAIN, TAIL)
+                opening = load_row(update_gate, D, MAIN, TAIL)
                 store_row(dupdate + out, times(change, opening), D, MAIN, TAIL)
                 pulled = times(change, load_row(update + row * update_row, D, MAIN, TAIL))
-                if UPDATE_GATE_PER_TOKEN:
-                    store_row(dupdate_gate + out, pulled, D, MAIN, TAIL)
-                else:
-                    update_sum = add(update_sum, pulled)
+                update_sum = add(update_sum, pulled)
         again = strip > 0
         if MOTION:
             opened = load_row(gate, D, MAIN, TAIL)
@@ -278,5 +274,5 @@ def backward_kernel(
         if TIME and not PER_TOKEN:
             add_to(dtime_scale + own, product, again, D, MAIN, TAIL)
             add_to(dtime_shift + own, plain_sum, again, D, MAIN, TAIL)
-        if UPDATE_GATE and not UPDATE_GATE_PER_TOKEN:
+        if UPDATE_GATE:
             add_to(dupdate_gate + own, update_sum, again, D, MAIN, TAIL)

@@ -59,7 +59,7 @@ def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, 
         _reduced(dz * xhat, problem.time_scale),
         _reduced(dz, problem.time_shift),
         *motion,
-        *_update_gradients(problem, dx),
+        *update_gradients(problem, dx),
     )
 
 
@@ -79,7 +79,7 @@ def _motion_gradients(problem: Problem, dy: Tensor, z: Tensor) -> Sequence[Tenso
 
 def gathered(problem: Problem, dtotal: Tensor, found: dict[str, Tensor]) -> Gradients:
     """Gradients of x, given whole, and of those inputs that are in `found`, in the inputs' dtypes."""
-    update, update_gate = _update_gradients(problem, dtotal)
+    update, update_gate = update_gradients(problem, dtotal)
     named: dict[str, Tensor | None] = {"x": dtotal, **found, "update": update, "update_gate": update_gate}
     cast: dict[str, Any] = dict.fromkeys(field.name for field in fields(Gradients))
     for name, tensor in vars(problem).items():
@@ -88,7 +88,7 @@ def gathered(problem: Problem, dtotal: Tensor, found: dict[str, Tensor]) -> Grad
     return Gradients(**cast)
 
 
-def _update_gradients(problem: Problem, dtotal: Tensor) -> Sequence[Tensor | None]:
+def update_gradients(problem: Problem, dtotal: Tensor) -> Sequence[Tensor | None]:
     """Of update and update_gate, from the whole gradient of x + gate * update."""
     if problem.update is None or problem.update_gate is None:
         return None, None

@@ -9,7 +9,7 @@ from math import prod
 
 from torch import Tensor
 
-from more4d_kernels.madanorm.gpu import partial_sums
+from more4d_kernels.madanorm.gpu import in_kernel, partial_sums
 from more4d_kernels.madanorm.problem import Problem, empty_gradients, empty_outputs
 
 
@@ -28,11 +28,12 @@ def backward_bytes(problem: Problem, programs: int) -> int:
     Near b · D · (3 L + 4 S) + 24 · B · programs · D: x, dy and dx, motion's two rows and their gradients, and three
     fp32 sums, each written once and read once.
     """
-    return backward_kernel_bytes(problem, programs) + final_sum_bytes(problem, programs)
+    return backward_kernel_bytes(problem, programs) + final_sum_bytes(problem, programs) + _gate_bytes(problem)
 
 
 def backward_kernel_bytes(problem: Problem, programs: int) -> int:
     """What the kernel reads (dy, dtotal where there is an update, inputs, mean, rstd) and writes, each byte once."""
+    problem = in_kernel(problem)
     dy = problem.x.new_empty(problem.x.shape, device="meta")
     normed = empty_outputs(problem)
     read = [problem.x, dy, normed.mean, normed.rstd, problem.time_scale, problem.motion_scale, problem.motion_shift]
@@ -54,6 +55,13 @@ def final_sum_bytes(problem: Problem, programs: int) -> int:
     partial = partial_sums(problem, programs)
     gradients = vars(empty_gradients(problem))
     return sum(_distinct(part) + _distinct(gradients[name]) for name, part in partial.items())
+
+
+def _gate_bytes(problem: Problem) -> int:
+    """PyTorch's part: dx twice, a gate for each token and its update, and the gradients of the two."""
+    if not problem.gate_per_token or problem.update is None or problem.update_gate is None:
+        return 0
+    return 2 * (_distinct(problem.x) + _distinct(problem.update) + _distinct(problem.update_gate))
 
 
 def _distinct(tensor: Tensor) -> int:
