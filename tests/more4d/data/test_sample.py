@@ -1,7 +1,10 @@
 """Claims about more4d.data.sample and more4d.data.tracks_codec."""
 
+import base64
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +94,29 @@ def test_a_sample_of_the_wrong_shape_or_name_is_refused(make_sample: MakeSample)
 
 def test_another_schema_version_is_refused(make_sample: MakeSample) -> None:
     files = encode_sample(make_sample())
-    files["json"] = files["json"].replace(b'"schema_version": 1', b'"schema_version": 99')
-    with pytest.raises(ValueError, match="schema version 99, this code reads 1"):
+    files["json"] = files["json"].replace(b'"schema_version": 2', b'"schema_version": 99')
+    with pytest.raises(ValueError, match="schema version 99, this code reads 1 and 2"):
         decode_sample(files)
+
+
+def test_tracks_of_schema_version_1_are_still_read(make_sample: MakeSample) -> None:
+    stored = json.loads((Path(__file__).parent / "tracks_v1.json").read_text())
+    files = {name: base64.b64decode(data) for name, data in stored["files"].items()}
+    sample = make_sample()
+    depth, points = decode_tracks(stored["header"], files, SHAPE)
+    np.testing.assert_allclose(depth, sample.depth, rtol=2e-4)
+    assert np.isnan(points[1, 0, 0]).all()
+    np.testing.assert_allclose(points[2:], sample.points[2:], rtol=1e-3, atol=5e-3)
+
+
+def test_tracks_cut_short_damaged_or_of_an_unknown_codec_are_refused(make_sample: MakeSample) -> None:
+    sample = make_sample()
+    tracks = encode_tracks(sample.points, sample.depth, sample.intrinsics)
+    steps = tracks.files["steps"]
+    for wrong in (steps[: len(steps) // 2], b"", b"\xff" * 50, tracks.files["depth"]):
+        with pytest.raises(ValueError, match="the sample's tracks"):
+            decode_tracks(tracks.header, tracks.files | {"steps": wrong}, SHAPE)
+    with pytest.raises(ValueError, match="compressed by 'zip', this code reads pcodec"):
+        decode_tracks(tracks.header | {"codec": "zip"}, tracks.files, SHAPE)
+    with pytest.raises(ValueError, match="do not hold the"):
+        decode_tracks(tracks.header, tracks.files, (4, *SHAPE[1:]))

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from more4d.data.tracks_codec import decode_tracks, encode_tracks
 from more4d.data.video import encode_video, read_video
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""What is written. Version 1 had deflated tracks, and an index a shard instead of one for all."""
+READABLE = (1, 2)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,79}")
 
 
@@ -72,10 +74,11 @@ def require_id(sample_id: str) -> None:
 
 
 def require_schema(header: Mapping[str, Any], name: str) -> None:
-    """Raises ValueError unless the header's schema_version is the one that this code reads."""
+    """Raises ValueError unless the header's schema_version is one that this code reads."""
     found = header.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise ValueError(f"{name} has schema version {found}, this code reads {SCHEMA_VERSION}")
+    if found not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise ValueError(f"{name} has schema version {found}, this code reads {known}: update it")
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
