@@ -34,7 +34,7 @@ def test_what_cannot_be_had_is_a_row_with_a_reason(lineage: Any) -> None:
     assert "broken.mp4 cannot be opened" in reasons["broken"]
     assert reasons["again"] == "the same bytes as walk"
     assert "no video stream, only audio" in reasons["sound"]
-    assert "is not a local file" in reasons["far"]
+    assert reasons["far"] == "refused: https:// is not among the allowed schemes (file)"
 
 
 def test_real_rows_carry_licence_and_attribution(lineage: Any) -> None:

@@ -1,30 +1,19 @@
 """WebVid-style tables of videos: a row is a video's address and what is known about it."""
 
+import ast
+import hashlib
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlsplit
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from more4d.curation.layouts import SourceColumns
+from more4d.curation.records import Record, iter_records
 from more4d.data.packaged import packaged_clips
-from more4d.settings import Section
-
-
-class SourceColumns(Section):
-    """What a table calls its columns; a column that it lacks may be null, then `default` values apply."""
-
-    videoid: str | None = "videoid"
-    contentUrl: str = "contentUrl"  # noqa: N815 - WebVid's own name
-    name: str = "name"
-    duration: str | None = "duration"
-    page_dir: str | None = "page_dir"
-    licence: str | None = None
-    attribution: str | None = None
-    split: str | None = None
+from more4d.sourcing.addresses import redact
 
 
 @dataclass(frozen=True)
@@ -43,27 +32,39 @@ class SourceRow:
     split: str
     source_table: str
     source_row: int
+    begin: float = 0.0
+    """In seconds of the file that was named; with `end` 0 the row is the whole of it."""
+    end: float = 0.0
 
 
-def read_source_table(path: Path, columns: SourceColumns) -> list[tuple[SourceRow, Path | None]]:
-    """Each row of a CSV or Parquet table, and its clip where that is a local path (relative to the table's folder).
+@dataclass(frozen=True)
+class Candidate:
+    """A row before its video is taken: where that is (a local file or a URL), or what is wrong with the row."""
 
-    Raises ValueError where the table cannot be read or lacks a column.
+    row: SourceRow
+    file: Path | None = None
+    url: str = ""
+    problem: str = ""
+    key: tuple[str, str] = ("", "")
+    """Table and id as they were given; two rows with the same are one row too many."""
+    sha256: str = ""
+    """Of the file, where it is known."""
+
+
+def read_source_table(
+    path: Path, columns: SourceColumns, *, base: str = "", encoding: str = "utf-8", first_rows: int | None = None
+) -> Iterator[Candidate]:
+    """The rows of a CSV or Parquet table, one for each part that a row names, in order.
+
+    An address that is no URL is relative to `base`: a folder, or an https:// or s3:// prefix; "" is the table's folder.
+    Raises ValueError where the table cannot be read or lacks a column; what is wrong with a row is its problem.
     """
-    table = _read(path)
-    wanted = {key: name for key, name in columns.model_dump().items() if name is not None}
-    missing = sorted(set(wanted.values()) - set(table.columns))
-    if missing:
-        raise ValueError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}. "
-            "Name its columns in source.tables[].columns, null for one that it lacks"
-        )
-    records = table.to_dict("records")
-    return [_row(path, number, {k: r[v] for k, v in wanted.items()}) for number, r in enumerate(records)]
+    for record in islice(iter_records(path, columns.wanted(), encoding), first_rows):
+        yield from _candidates(path, record, columns, base or str(path.parent))
 
 
-def packaged_rows(manifest: Path, folder: Path, names: tuple[str, ...] | None) -> list[tuple[SourceRow, Path | None]]:
-    """A row and a path for each clip of the packaged data in `folder`; `names` (file stems) takes some, None all.
+def packaged_rows(manifest: Path, folder: Path, names: tuple[str, ...] | None) -> list[Candidate]:
+    """A row and a file for each clip of the packaged data in `folder`; `names` (file stems) takes some, None all.
 
     Raises ValueError where a name is not in the manifest.
     """
@@ -78,57 +79,148 @@ def packaged_rows(manifest: Path, folder: Path, names: tuple[str, ...] | None) -
                 origin="real", licence=clip.licence, attribution=clip.attribution, truth="", split="train",
                 source_table=manifest.name, source_row=number,
             )  # fmt: skip
-            rows.append((row, folder / clip.path))
+            rows.append(Candidate(row, folder / clip.path, key=(str(manifest), name)))
     return rows
 
 
-def local_path(url: str, folder: Path) -> Path | None:
-    """The file that `url` names: a file:// URL, an absolute path, or one relative to `folder`; None for other URLs."""
-    parts = urlparse(url)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if parts.scheme and "://" in url else folder / url
+def name_apart(candidates: Iterable[Candidate], taken: Iterable[str]) -> Iterator[Candidate]:
+    """The candidates with ids of their own: none is in `taken`, no two are equal, whatever letters they lost.
+
+    A second row with a table's same id is a problem of that row.
+    """
+    ids, keys = set(taken), dict[tuple[str, str], int]()
+    for candidate in candidates:
+        row = candidate.row
+        if candidate.problem:
+            yield candidate
+            continue
+        if candidate.key in keys:
+            yield replace(candidate, problem=f"the same id as row {keys[candidate.key]} of {row.source_table}")
+            continue
+        keys[candidate.key] = row.source_row
+        if row.videoid in ids:
+            digest = hashlib.sha256("\n".join(candidate.key).encode()).hexdigest()[:12]
+            row = replace(row, videoid=f"{row.videoid[:47]}-{digest}")
+        ids.add(row.videoid)
+        yield replace(candidate, row=row)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ValueError(f"source table {path} does not exist")
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path).to_pandas()
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise ValueError(f"source table {path} cannot be read as {path.suffix or 'CSV'}: {error}") from error
+def locate(address: str, base: str) -> tuple[Path | None, str]:
+    """The local file or the URL that `address` names, relative to `base` where it is no URL itself.
 
-
-def _row(path: Path, number: int, values: dict[str, Any]) -> tuple[SourceRow, Path | None]:
-    url = str(values["contentUrl"])
-    row = SourceRow(
-        videoid=as_id(str(values.get("videoid") or f"{path.stem}-{number}")),
-        contentUrl=url,
-        name=str(values["name"]),
-        duration=_seconds(values.get("duration")),
-        page_dir=str(values.get("page_dir") or ""),
-        origin="real",
-        licence=str(values.get("licence") or "unknown"),
-        attribution=str(values.get("attribution") or ""),
-        truth="",
-        split="val" if values.get("split") == "val" else "train",
-        source_table=path.name,
-        source_row=number,
-    )
-    return row, local_path(url, path.parent)
+    Raises ValueError for a file:// URL of another machine.
+    """
+    if "://" not in address:
+        if "://" in base and not base.startswith("file://"):
+            # A key of S3 is taken letter by letter; a path of a web server is percent-encoded.
+            rest = address.lstrip("/") if base.startswith("s3://") else quote(address.lstrip("/"), safe="/%")
+            return None, f"{base.rstrip('/')}/{rest}"
+        folder, _ = locate(base, "") if base.startswith("file://") else (Path(base), "")
+        return (folder or Path()) / address, ""
+    parts = urlsplit(address)
+    if parts.scheme != "file":
+        return None, address
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"file:// names another machine, {parts.netloc[:60]}")
+    return Path(unquote(parts.path)), ""
 
 
 def as_id(text: str) -> str:
     """`text` as a clip's id: letters, digits and '-'; other characters become '-'."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "clip"
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60].strip("-") or "clip"
 
 
-def _seconds(value: object) -> float:
-    """Seconds of a number, or of WebVid's ISO form PT00H00M14S; 0 for anything else."""
-    text = str(value or "")
-    if iso := re.fullmatch(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?", text):
+def parse_seconds(value: object) -> float | None:
+    """Seconds of a number, of H:MM:SS.sss, or of WebVid's ISO form PT00H00M14S; None for anything else."""
+    text = str(value if value is not None else "").strip()
+    if iso := re.fullmatch(r"PT(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,6}(?:\.\d+)?)S)?", text, re.ASCII):
         hours, minutes, seconds = (float(part or 0) for part in iso.groups())
         return 3600 * hours + 60 * minutes + seconds
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+    if clock := re.fullmatch(r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)", text, re.ASCII):
+        return 3600 * float(clock[1] or 0) + 60 * float(clock[2]) + float(clock[3])
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d+)?", text, re.ASCII) else None
+
+
+def _candidates(path: Path, record: Record, columns: SourceColumns, base: str) -> Iterator[Candidate]:
+    values = record.values
+    raw_id = _raw_id(path, record, columns)
+    address = _text(values.get("contentUrl"))
+    row = SourceRow(
+        videoid=as_id(raw_id), contentUrl=redact(address), name=_text(values.get("name")),
+        duration=parse_seconds(values.get("duration")) or 0.0, page_dir=_text(values.get("page_dir")), origin="real",
+        licence=_text(values.get("licence")) or "unknown", attribution=_text(values.get("attribution")), truth="",
+        split="val" if values.get("split") == "val" else "train", source_table=path.name, source_row=record.number,
+    )  # fmt: skip
+    key = (str(path), raw_id)
+    try:
+        if record.problem:
+            raise ValueError(record.problem)
+        if not address:
+            raise ValueError("no address: the row names no video")
+        file, url = locate(str(values["contentUrl"]).strip(), base)
+        parts = _parts(values, columns)
+    except ValueError as error:
+        yield Candidate(row, problem=str(error), key=key)
+        return
+    for number, (begin, end, caption) in enumerate(parts):
+        problem = "" if caption or columns.name is None else "no caption"
+        part = replace(row, name=caption, begin=begin, end=end, duration=end - begin if end else row.duration)
+        if columns.timestamps is None:
+            yield Candidate(part, file, url, problem, key)
+        else:
+            part = replace(part, videoid=f"{row.videoid[:54]}-{number:03d}")
+            yield Candidate(part, file, url, problem, (key[0], f"{raw_id} {number}"))
+
+
+def _raw_id(path: Path, record: Record, columns: SourceColumns) -> str:
+    given = _text(record.values.get("videoid"))
+    if columns.videoid == columns.contentUrl:
+        given = PurePosixPath(given).stem
+    return given or f"{path.stem}-{record.number}"
+
+
+def _parts(values: dict[str, Any], columns: SourceColumns) -> list[tuple[float, float, str]]:
+    """(begin, end, caption) of each part that a row names; end is 0 for a whole file. Raises ValueError."""
+    if columns.timestamps is None:
+        begin, end = _span(values.get("begin"), values.get("end"), columns)
+        return [(begin, end, _text(values.get("name")))]
+    spans = _list(values["timestamps"], columns.timestamps)
+    captions = [""] * len(spans) if columns.name is None else _list(values["name"], columns.name)
+    if not spans or len(spans) != len(captions):
+        raise ValueError(f"{len(spans)} timestamps for {len(captions)} captions")
+    if bad := [span for span in spans if not isinstance(span, list | tuple) or len(span) != 2]:
+        raise ValueError(f"timestamps: {str(bad[0])[:60]} is not [begin, end]")
+    return [(*_between(*span), _text(caption)) for span, caption in zip(spans, captions, strict=True)]
+
+
+def _span(begin: object, end: object, columns: SourceColumns) -> tuple[float, float]:
+    if columns.end is None and columns.begin is None:
+        return 0.0, 0.0
+    if columns.end is None:
+        raise ValueError("timestamps: source.tables[].columns.begin is named, but no end")
+    return _between(begin if columns.begin else 0, end)
+
+
+def _between(begin: object, end: object) -> tuple[float, float]:
+    first, last = parse_seconds(begin), parse_seconds(end)
+    if first is None or last is None or last <= first:
+        raise ValueError(f"timestamps: {str(begin)[:30]} to {str(end)[:30]} is no span of time")
+    return first, last
+
+
+def _list(value: object, column: str) -> list[Any]:
+    """A list, or the text of one as Python and JSON write it. Raises ValueError."""
+    try:
+        found = ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{column} is not a list: {str(value)[:60]}") from error
+    if not isinstance(found, list | tuple):
+        raise ValueError(f"{column} is not a list: {str(value)[:60]}")
+    return list(found)
+
+
+def _text(value: object) -> str:
+    """A cell as one line of text: line breaks and control characters become spaces; NaN is none."""
+    if value is None or value != value:
+        return ""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(value)).split())
