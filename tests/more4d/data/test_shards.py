@@ -1,5 +1,6 @@
 """Claims about more4d.data.shards."""
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from more4d.data.layout import Folder
 from more4d.data.sample import Sample, decode_sample, encode_sample
 from more4d.data.shards import ShardError, TrajSceneDataset, verify_shards, write_shards
+from more4d.data.writer import EncodedSample, finished_shard, seal, write_shard
 
 MakeSample = Callable[..., Sample]
 
@@ -77,9 +80,13 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path, make_sample: MakeSa
     (tmp_path / "train-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000000\.tar is gone"):
         TrajSceneDataset(tmp_path)[0]
-    (tmp_path / "train-000000.index.json").write_text("{}")
-    with pytest.raises(ShardError, match=r"index\.json: the sha256 differs"):
-        TrajSceneDataset(tmp_path)[0]
+    (index,) = tmp_path.glob("train.*.index.parquet")
+    index.write_text("{}")
+    with pytest.raises(ShardError, match=r"index\.parquet: the sha256 differs"):
+        TrajSceneDataset(tmp_path)
+    index.unlink()
+    with pytest.raises(ShardError, match=r"index\.parquet is gone"):
+        TrajSceneDataset(tmp_path)
 
 
 def test_an_id_twice_is_refused(tmp_path: Path, make_sample: MakeSample) -> None:
@@ -102,3 +109,61 @@ def test_shards_are_read_through_fsspec(tmp_path: Path, make_sample: MakeSample)
     assert dataset[1].id == names[1]
     assert dataset[1].views == {}
     assert decode_sample(dataset.read_files(1)).id == names[1]
+
+
+def test_folders_of_schema_version_1_are_read_and_not_written_into(tmp_path: Path, make_sample: MakeSample) -> None:
+    names = _write(make_sample, tmp_path)
+    _as_version_1(tmp_path)
+    dataset = TrajSceneDataset(tmp_path)
+    assert dataset.ids == names and dataset[2].id == names[2]
+    assert verify_shards(str(tmp_path)) == []
+    with pytest.raises(ShardError, match="holds schema version 1; write version 2 to another folder"):
+        _write(make_sample, tmp_path, 1, "val")
+
+
+def _as_version_1(folder: Path) -> None:
+    """The manifest and indices as version 1 laid them out."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for part in manifest["splits"].values():
+        (folder / part.pop("index")["name"]).unlink()
+        for shard in part["shards"]:
+            index = (folder / f"{shard['name']}.index.json").read_bytes()
+            shard["index_sha256"] = hashlib.sha256(index).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 1}))
+
+
+def test_verify_names_the_samples_that_are_lost(tmp_path: Path, make_sample: MakeSample) -> None:
+    names = _write(make_sample, tmp_path)
+    dataset = TrajSceneDataset(tmp_path)
+    shard = tmp_path / "train-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[int(dataset.index.offset[1]) + 700] ^= 1
+    shard.write_bytes(data)
+    (tmp_path / "train-000001.tar").unlink()
+    first, second = verify_shards(str(tmp_path))
+    assert first.endswith(f"damaged samples: {names[1]}")
+    assert second == "train-000001.tar: missing, with its 1 samples"
+
+
+def test_the_index_knows_every_samples_size_without_reading_it(tmp_path: Path, make_sample: MakeSample) -> None:
+    _write(make_sample, tmp_path)
+    assert TrajSceneDataset(tmp_path).shapes.tolist() == [[5, 32, 48]] * 3
+
+
+def test_a_finished_shard_is_known_again_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    samples = (EncodedSample(name, {"txt": name.encode()}) for name in ("a", "b", "c"))
+    record = write_shard(folder, "train-7", samples, shard_bytes=1500)
+    assert [entry.id for entry in record.samples] == ["a", "b"]
+    assert finished_shard(folder, "train-7") == record
+    assert finished_shard(folder, "train-8") is None
+    (tmp_path / "train-7.tar").write_bytes(b"x" * record.bytes)
+    assert finished_shard(folder, "train-7") is None
+
+
+def test_two_shards_with_one_id_are_refused_before_anything_is_published(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    records = [write_shard(folder, n, iter([EncodedSample("a", {"txt": b""})]), shard_bytes=1) for n in ("x", "y")]
+    with pytest.raises(ValueError, match="sample a occurs twice: in x and in y"):
+        seal(folder, "train", records)
+    assert not (tmp_path / "manifest.json").exists()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pcodec import ChunkConfig, standalone
+from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAccessIssue] - made in Rust
 
 from more4d.data.tracks_v1 import decode_tracks_v1
 
