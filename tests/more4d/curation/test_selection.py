@@ -46,5 +46,10 @@ def test_others_are_refused_with_the_reason(caption: str, criterion: str, words:
 
 
 def test_an_unknown_judge_is_refused_with_the_known() -> None:
-    with pytest.raises(ValueError, match="unknown judge 'deepseek'; the judges are rules"):
-        judge("deepseek")
+    with pytest.raises(ValueError, match="unknown judge 'gpt'; the judges are rules, llm"):
+        judge("gpt")
+
+
+def test_a_model_without_a_server_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"give selection\.server its base_url and model"):
+        judge("llm")

@@ -1,13 +1,23 @@
-"""Which captions describe what a 4D scene can be made of, behind one interface; the embedded judge is a rule set.
+"""Which captions describe what a 4D scene can be made of, behind one interface: a rule set, or a model.
 
 Two criteria, after the paper's section 3 and appendix D, in our own words.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Protocol
 
+from pydantic import BeforeValidator, StrictBool, StringConstraints, WithJsonSchema
+
+from more4d.curation.llm.accounting import Spent
+from more4d.curation.llm.cache import AnswerCache
+from more4d.curation.llm.prompts import COUNTABLE, JUDGING_FORM, SELF_MOTION, Prompt, prompt_from_file
+from more4d.curation.llm.questions import ModelAnswer, Outcome, Question, ask_all
+from more4d.curation.llm.settings import ServerSettings
 from more4d.curation.vocabulary import (
     CAMERA_MOTIONS,
     DRIVEN_MOTIONS,
@@ -39,6 +49,7 @@ class Judgement:
 
     clip_id: str
     answers: dict[str, Answer]
+    spent: Spent = Spent()
 
 
 class Judge(Protocol):
@@ -50,6 +61,9 @@ class Judge(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def model(self) -> str: ...
+
     def judge_all(self, captions: Iterable[tuple[str, str]]) -> Iterator[Judgement]: ...
 
 
@@ -58,6 +72,7 @@ class RuleJudge:
 
     name = "rules"
     version = "1"
+    model = ""
 
     def judge_all(self, captions: Iterable[tuple[str, str]]) -> Iterator[Judgement]:
         """A judgement of each (clip id, caption)."""
@@ -66,12 +81,74 @@ class RuleJudge:
             yield Judgement(clip_id, {"countable": _countable(words), "self_motion": _self_motion(words)})
 
 
-def judge(name: str) -> Judge:
-    """The judge called `name`. Raises ValueError listing the known."""
-    known: dict[str, Judge] = {RuleJudge.name: RuleJudge()}
-    if name not in known:
-        raise ValueError(f"unknown judge {name!r}; the judges are {', '.join(known)}")
-    return known[name]
+def _one_line(value: object) -> object:
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+class FlagAnswer(ModelAnswer):
+    """What a model answers with; the reason first, so that the flag follows from it."""
+
+    reason: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=1000),
+        BeforeValidator(_one_line),
+        # Every enforcing server knows this pattern; without a limit a small model rambles until it is cut off.
+        WithJsonSchema({"type": "string", "pattern": r'^[^\n\\"]{1,300}$'}),
+    ]
+    flag: StrictBool
+
+
+class LlmJudge:
+    """A language model behind an OpenAI-compatible server, DeepSeek-V3 say, asked once for each criterion."""
+
+    def __init__(self, server: ServerSettings, cache: AnswerCache, prompts: Mapping[str, Prompt]) -> None:
+        assert list(prompts) == list(CRITERIA)
+        self._server, self._cache, self._prompts = server, cache, prompts
+        self.name, self.model = f"llm:{server.model}", server.model
+        self.version = "+".join(prompt.version for prompt in prompts.values())
+
+    def judge_all(self, captions: Iterable[tuple[str, str]]) -> Iterator[Judgement]:
+        """A judgement of each (clip id, caption). Raises what `ask_all` raises."""
+        wanted = list(captions)
+        questions = [
+            Question(prompt, JUDGING_FORM, partial(_caption_message, caption))
+            for _, caption in wanted
+            for prompt in self._prompts.values()
+        ]
+        outcomes = iter(ask_all(questions, FlagAnswer, self._server, self._cache, "selection"))
+        for clip_id, _ in wanted:
+            given = {name: next(outcomes) for name in CRITERIA}
+            answers = {name: _as_answer(outcome) for name, outcome in given.items()}
+            yield Judgement(clip_id, answers, sum((o.spent for o in given.values()), Spent()))
+
+
+def judge(
+    name: str,
+    server: ServerSettings | None = None,
+    cache: AnswerCache | None = None,
+    prompt_files: Mapping[str, Path] | None = None,
+) -> Judge:
+    """The judge called `name`; "llm" needs a server and a cache, and takes other wordings by criterion.
+
+    Raises ValueError listing the known, or where a prompt file cannot be read.
+    """
+    if name == RuleJudge.name:
+        return RuleJudge()
+    if name != "llm":
+        raise ValueError(f"unknown judge {name!r}; the judges are rules, llm")
+    if server is None or cache is None:
+        raise ValueError("judge llm needs a server: give selection.server its base_url and model in params.yaml")
+    prompts = {"countable": COUNTABLE, "self_motion": SELF_MOTION}
+    prompts |= {criterion: prompt_from_file(criterion, path) for criterion, path in (prompt_files or {}).items()}
+    return LlmJudge(server, cache, prompts)
+
+
+def _caption_message(caption: str) -> str:
+    return json.dumps({"caption": caption}, ensure_ascii=False)
+
+
+def _as_answer(outcome: Outcome[FlagAnswer]) -> Answer:
+    return Answer(outcome.answer.flag, outcome.answer.reason) if outcome.answer else Answer(None, outcome.reason)
 
 
 def base_forms(caption: str) -> list[frozenset[str]]:
