@@ -31,13 +31,13 @@ class SampleCache:
 
     def __init__(self, config: CacheConfig) -> None:
         self.config = config
-        # Every put throws out up to `cull_limit` entries while the limit is passed.
         self._store = diskcache.Cache(
             str(config.folder),
             disk=_BytesDisk,
             size_limit=config.size_limit_bytes,
             eviction_policy="least-recently-used",
-            cull_limit=32,
+            # Two for each that comes: more at once would throw out what still fits.
+            cull_limit=2,
         )
 
     def get(self, sha256: str) -> bytes | None:
@@ -54,6 +54,8 @@ class SampleCache:
         """Keep `data`, unless it alone passes the limit."""
         if len(data) <= self.config.size_limit_bytes // 2:
             self._store.set(sha256, data)
+            if self.volume() > self.config.size_limit_bytes:
+                self._store.cull()
 
     def volume(self) -> int:
         """Bytes on the disk, the bookkeeping among them."""
