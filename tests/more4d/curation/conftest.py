@@ -1,7 +1,11 @@
 """Small made-up videos for these tests."""
 
-from collections.abc import Callable
+import io
+import itertools
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -39,3 +43,35 @@ def make_video() -> Callable[..., Frames]:
         return video
 
     return make
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Encodes frames by hand, as no encoder of ours would: any container, pixel format and frame times (ms)."""
+    return _encode
+
+
+def _encode(
+    video: Iterable[Frames],
+    *,
+    container: str = "mp4",
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    times_ms: Iterable[int] | None = None,
+    fps: int = 8,
+) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=fps, options={"crf": "10"} if codec == "libx264" else {})
+        stream.pix_fmt = pixels
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        times = iter(times_ms) if times_ms is not None else itertools.count()
+        for image, time in zip(video, times, strict=False):
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = image.shape[:2]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000) if times_ms is not None else Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return buffer.getvalue()

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from more4d.curation.shots import HistogramDetector
 from more4d.curation.windows import Window, WindowShape, iter_windows
-from more4d.data.video import VideoError, encode_video
+from more4d.data.video import Source, VideoError, encode_video
 from numpy.typing import NDArray
 
 MakeVideo = Callable[..., NDArray[np.uint8]]
@@ -13,7 +14,11 @@ SHAPE = WindowShape(frames=5, height=32, width=48, fps=8)
 
 
 def _windows(video: NDArray[np.uint8], shape: WindowShape = SHAPE) -> list[Window]:
-    return list(iter_windows(encode_video(video, 8, lossless=True), shape, cut_threshold=0.35))
+    return _cut(encode_video(video, 8, lossless=True), shape)
+
+
+def _cut(source: Source, shape: WindowShape = SHAPE) -> list[Window]:
+    return list(iter_windows(source, shape, detector=HistogramDetector(), cut_threshold=0.35))
 
 
 def test_windows_follow_one_another_and_the_rest_is_named(make_video: MakeVideo) -> None:
@@ -39,4 +44,4 @@ def test_a_video_of_the_wanted_size_and_rate_is_not_touched(make_video: MakeVide
 
 def test_a_broken_video_is_an_error_after_its_good_windows(make_video: MakeVideo) -> None:
     with pytest.raises(VideoError):
-        list(iter_windows(encode_video(make_video("subject"), 8)[:200], SHAPE, cut_threshold=0.35))
+        _cut(encode_video(make_video("subject"), 8)[:200])

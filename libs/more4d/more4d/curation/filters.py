@@ -1,4 +1,4 @@
-"""Filters of a window of frames: each a score, a threshold and a verdict.
+"""Filters of a window: each a score, a threshold and a verdict.
 
 Suffixes: T frames, H height, W width.
 """
@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from more4d.curation.flow import DenseFlow, camera_shift
+from more4d.curation.camera import camera_homography, carried, pixel_grid
+from more4d.curation.flow import DenseFlow
+from more4d.curation.overlay_text import TextDetector, overlay_share
+from more4d.curation.windows import Window
 from more4d.settings import Section
 
 _LONG_SIDE = 192
@@ -22,11 +25,15 @@ class FilterThresholds(Section):
     min_motion: float = Field(gt=0)
     """Static below: the distance that the fastest hundredth of the pixels travels, as a share of the width."""
     max_camera_motion: float = Field(gt=0)
-    """The camera moves above: the distance that the textured border of the picture travels, as a share of the width."""
+    """The camera moves above: how far it carries the picture's points on average, as a share of the width."""
     min_brightness: float = Field(ge=0, le=1)
     max_brightness: float = Field(ge=0, le=1)
     min_contrast: float = Field(ge=0, le=1)
     """Standard deviation of the brightness, 0..1."""
+    max_repeated: float = Field(ge=0, le=1, default=0.25)
+    """Of the frames, those that repeat the one before because the source had no other."""
+    max_text: float = Field(ge=0, le=1, default=0.01)
+    """Of the picture, what overlay text covers."""
 
     @model_validator(mode="after")
     def _leaves_a_range(self) -> "FilterThresholds":
@@ -46,33 +53,60 @@ class Finding:
     reason: str
 
 
-def judge_window(frames: NDArray[np.uint8], thresholds: FilterThresholds) -> list[Finding]:
-    """A finding of each filter on a window uint8 [T, H, W, 3] RGB."""
-    motion, camera = measure_motion(frames)
-    luma = frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    brightness, contrast = float(luma.mean()), float(luma.std(axis=(1, 2)).mean())
-    limits = thresholds
+def judge_window(window: Window, thresholds: FilterThresholds, text: TextDetector | None = None) -> list[Finding]:
+    """A finding of each filter on a window of full length.
+
+    Text is sought last, by `text`, and only in what the other filters keep: it costs more than they do together.
+    """
+    findings = [*_motion_findings(window, thresholds), *_light_findings(window.frames, thresholds)]
+    if text is None or any(finding.reason for finding in findings):
+        return findings
+    share = overlay_share(window.samples, text)
+    return [*findings, Finding("text", share, _above(share, thresholds.max_text, "overlay text covers"))]
+
+
+def _motion_findings(window: Window, limits: FilterThresholds) -> list[Finding]:
+    motion, camera = measure_motion(window.frames)
+    words = "too few frames in the source: repeated are"
     return [
         Finding("motion", motion, _below(motion, limits.min_motion, "static: nothing moves by more than")),
         Finding("camera_motion", camera, _above(camera, limits.max_camera_motion, "the camera moves by")),
+        Finding("repeated", window.repeated, _above(window.repeated, limits.max_repeated, words)),
+    ]
+
+
+def _light_findings(frames: NDArray[np.uint8], limits: FilterThresholds) -> list[Finding]:
+    brightness, contrast = _measure_light(frames)
+    return [
         Finding("brightness", brightness, _outside(brightness, limits.min_brightness, limits.max_brightness)),
         Finding("contrast", contrast, _below(contrast, limits.min_contrast, "no contrast: brightness varies by")),
     ]
 
 
+def _measure_light(frames: NDArray[np.uint8]) -> tuple[float, float]:
+    """(mean, standard deviation within a frame) of the brightness, 0..1; one frame at a time as float."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32) / 255
+    means, deviations = zip(*((luma.mean(), luma.std()) for luma in (frame @ weights for frame in frames)), strict=True)
+    return float(np.mean(means)), float(np.mean(deviations))
+
+
 def measure_motion(frames: NDArray[np.uint8]) -> tuple[float, float]:
     """(motion beyond the camera's, the camera's motion) over a window, both as shares of the width.
 
-    Motion: the 99th percentile over pixels of the way travelled. Camera: the way that the picture's border travels.
+    Motion: the 99th percentile over pixels of the way travelled. Camera: how far from where they began the camera's
+    homographies, one after the other, have carried the points of the first picture on average, at the worst moment.
     """
     flow_between = DenseFlow(_LONG_SIDE)
-    travelled = np.zeros(frames.shape[1:3], np.float32)
-    camera = 0.0
+    height, width = frames.shape[1:3]
+    grid = pixel_grid(height, width)
+    travelled = np.zeros((height, width), np.float32)
+    since_first, camera = np.eye(3), 0.0
     for before, after in zip(frames, frames[1:], strict=False):
-        shift, residual = camera_shift(before, flow_between(before, after))
-        camera += shift
-        travelled += np.linalg.norm(residual, axis=-1)
-    width = frames.shape[2]
+        flow = flow_between(before, after)
+        homography = camera_homography(before, after, flow)
+        travelled += np.linalg.norm(grid + flow - carried(grid, homography), axis=-1)
+        since_first = homography @ since_first
+        camera = max(camera, float(np.linalg.norm(carried(grid, since_first) - grid, axis=-1).mean()))
     return float(np.percentile(travelled, 99)) / width, camera / width
 
 

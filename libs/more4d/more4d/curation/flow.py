@@ -1,4 +1,4 @@
-"""Dense optical flow (OpenCV's DIS) between frames, and what the camera did.
+"""Dense optical flow (OpenCV's DIS) between frames, and the shift of the picture's border.
 
 Suffixes: H height, W width.
 """

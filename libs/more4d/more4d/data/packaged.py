@@ -38,7 +38,7 @@ class PackagedFile(_Entry):
     member: str
     path: str
     """Where it is put, relative to the folder."""
-    kind: Literal["mesh", "clip", "calibration"]
+    kind: Literal["mesh", "clip", "calibration", "model"]
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     licence: str = Field(min_length=1)

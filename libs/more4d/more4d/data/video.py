@@ -23,6 +23,11 @@ Source = Path | bytes
 
 Frame = TypeVar("Frame")
 
+MAX_PIXELS = 64_000_000
+"""Of one frame; the decoder itself refuses more, whatever the header said."""
+_MAX_GAP = 60.0
+"""Seconds between two frames; a longer gap would be filled with one frame over and over."""
+
 
 class VideoError(ValueError):
     """A video that cannot be read; the message says which and why."""
@@ -30,12 +35,30 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the container claims before anything is decoded. `duration` in seconds, 0 where it claims none."""
+    """What the container claims before anything is decoded. `duration` in seconds, 0 where it claims none.
+
+    `height` and `width` as stored: a turned video's are swapped.
+    """
 
     height: int
     width: int
     fps: float
     duration: float
+    codec: str = ""
+    pixel_format: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SampledFrame:
+    """A frame picked for the time `number` / fps: uint8 [H, W, 3] RGB, shown `time` seconds after the first one.
+
+    `repeated` where the source had no other frame since the one picked before.
+    """
+
+    number: int
+    time: float
+    image: NDArray[np.uint8]
+    repeated: bool
 
 
 def probe_video(source: Source) -> VideoInfo:
@@ -43,8 +66,22 @@ def probe_video(source: Source) -> VideoInfo:
     with _opened(source) as container:
         stream = _video_stream(container, source)
         rate = stream.average_rate or stream.guessed_rate or Fraction(0)
-        duration = container.duration / av.time_base if container.duration else 0.0
-        return VideoInfo(stream.height, stream.width, float(rate), duration)
+        codec = stream.codec_context
+        return VideoInfo(
+            stream.height,
+            stream.width,
+            float(rate),
+            _claimed_seconds(container, stream),
+            codec.name,
+            codec.pix_fmt or "",
+        )
+
+
+def _claimed_seconds(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
+    # The picture's own length where it is told: sound may go on after it.
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
 
 
 def iter_frames(source: Source, fps: float | None = None) -> Iterator[tuple[float, NDArray[np.uint8]]]:
@@ -57,6 +94,25 @@ def iter_frames(source: Source, fps: float | None = None) -> Iterator[tuple[floa
     # Picked before they are converted: a fast camera's frames are mostly dropped.
     for time, frame in frames if fps is None else resample(frames, fps):
         yield time, _upright(frame)
+
+
+def sample_frames(source: Source, fps: float) -> Iterator[SampledFrame]:
+    """The frames nearest to 0, 1/fps, 2/fps, ... seconds, each with its own time. Raises VideoError as iter_frames."""
+    before = -1.0
+    timed = ((time, (time, frame)) for time, frame in _decode(source))
+    for number, (_, (time, frame)) in enumerate(resample(timed, fps)):
+        yield SampledFrame(number, time, _upright(frame), repeated=time == before)
+        before = time
+
+
+def iter_thumbnails(source: Source, height: int, width: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Every frame as (seconds since the first, uint8 [height, width, 3] RGB), upright. Raises VideoError."""
+    for time, frame in _decode(source):
+        turned = round(frame.rotation / 90) % 2
+        small = frame.reformat(
+            width=height if turned else width, height=width if turned else height, format="rgb24", interpolation="AREA"
+        )
+        yield time, np.rot90(small.to_ndarray(), round(frame.rotation / 90) % 4)
 
 
 def resample(frames: Iterable[tuple[float, Frame]], fps: float) -> Iterator[tuple[float, Frame]]:
@@ -75,17 +131,23 @@ def resample(frames: Iterable[tuple[float, Frame]], fps: float) -> Iterator[tupl
 
 
 def _decode(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
-    count, first = 0, None
+    count, first, last = 0, None, -1.0
     with _opened(source) as container:
         stream = _video_stream(container, source)
         stream.thread_type = "NONE"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         try:
             for frame in container.decode(stream):
                 time = frame.time if frame.time is not None else count * step
                 first = time if first is None else first
-                yield time - first, frame
-                count += 1
+                time -= first
+                if count and time > last + _MAX_GAP:
+                    raise VideoError(f"{_name(source)} shows nothing from {last:.3f} s to {time:.3f} s: its times lie")
+                # A time that does not advance is no new moment.
+                if time > last:
+                    yield time, frame
+                    count, last = count + 1, time
         except av.error.FFmpegError as error:
             raise VideoError(f"{_name(source)} breaks off after {count} frames: {error.strerror}") from error
     if not count:
