@@ -34,7 +34,9 @@ def test_a_model_without_a_server_is_refused() -> None:
 
 
 def _shown(message: list[dict[str, Any]]) -> list[Image.Image]:
-    heads, data = zip(*(part["image_url"]["url"].split(",") for part in message), strict=True)
+    *pictures, told = message
+    assert told["text"].startswith(f"{len(pictures)} frames")
+    heads, data = zip(*(part["image_url"]["url"].split(",") for part in pictures), strict=True)
     assert set(heads) == {"data:image/jpeg;base64"}
     return [Image.open(io.BytesIO(base64.b64decode(one))) for one in data]
 

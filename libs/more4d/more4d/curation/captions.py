@@ -132,7 +132,7 @@ def captioner(
 
 
 def frames_message(clip: Path, settings: FrameSettings) -> list[dict[str, Any]]:
-    """A user message of a clip's frames, as JPEG data URLs in the clip's order; never none.
+    """A user message of a clip's frames, as JPEG data URLs in the clip's order, never none; then how many they are.
 
     Raises CannotAskError where the clip cannot be read.
     """
@@ -140,7 +140,10 @@ def frames_message(clip: Path, settings: FrameSettings) -> list[dict[str, Any]]:
         images = [image for _, image in itertools.islice(iter_frames(clip, settings.fps), settings.most)]
     except VideoError as error:
         raise CannotAskError(str(error)) from error
-    return [{"type": "image_url", "image_url": {"url": _data_url(Image.fromarray(i), settings)}} for i in images]
+    # Some servers take no message without words.
+    told = {"type": "text", "text": f"{len(images)} frames, {settings.fps:g} a second."}
+    urls = (_data_url(Image.fromarray(image), settings) for image in images)
+    return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), told]
 
 
 def _data_url(image: Image.Image, settings: FrameSettings) -> str:

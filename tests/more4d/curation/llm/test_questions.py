@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from more4d.curation.llm.cache import AnswerCache
-from more4d.curation.llm.errors import CannotAskError
+from more4d.curation.llm.errors import BudgetSpentError, CannotAskError
 from more4d.curation.llm.prompts import COUNTABLE, JUDGING_FORM
 from more4d.curation.llm.questions import Question, ask_all
 from more4d.curation.selection import FlagAnswer
@@ -139,3 +139,25 @@ def test_another_prompt_version_is_another_question(chat: Any, settings: Any, ca
     for prompt in (COUNTABLE, COUNTABLE, replace(COUNTABLE, version="countable-2")):
         ask_all([Question(prompt, JUDGING_FORM, lambda: "a")], FlagAnswer, settings(), cache, "test")
     assert len(chat.asked) == 2
+
+
+@pytest.mark.parametrize("content", ["two dogs", [{"type": "text", "text": "two dogs"}]])
+def test_a_model_without_a_system_role_is_told_by_the_user(
+    chat: Any, settings: Any, cache: AnswerCache, content: Any
+) -> None:
+    ask_all([Question(COUNTABLE, "Form.", lambda: content)], FlagAnswer, settings(system_role=False), cache, "test")
+    (message,) = chat.asked[0]["messages"]
+    assert message["role"] == "user"
+    assert [part["text"] for part in message["content"]] == [f"{COUNTABLE.text}\n\nForm.", "two dogs"]
+
+
+def test_a_run_stops_at_its_budget_and_the_next_goes_on_from_there(
+    chat: Any, settings: Any, cache: AnswerCache
+) -> None:
+    questions = [_question(str(n)) for n in range(6)]
+    poor = settings(concurrency=1, prices={"prompt": 1e4}, max_cost=2.5)
+    with pytest.raises(BudgetSpentError, match="has cost 3 in this run, max_cost=2.5"):
+        ask_all(questions, FlagAnswer, poor, cache, "test")
+    assert len(chat.asked) == 3
+    assert all(outcome.answer for outcome in ask_all(questions, FlagAnswer, settings(), cache, "test"))
+    assert len(chat.asked) == 6

@@ -60,7 +60,7 @@ def _server(chat: Any, **changes: Any) -> dict[str, Any]:
 
 def _caption(say: Any) -> Any:
     def answer(handler: Any, body: dict[str, Any]) -> None:
-        urls = [part["image_url"]["url"] for part in body["messages"][1]["content"]]
+        urls = [part["image_url"]["url"] for part in body["messages"][1]["content"] if "image_url" in part]
         say(json.dumps({"caption": f"  A dog &amp; a cat\nrun over {len(urls)} meadows. "}))(handler, body)
 
     return answer

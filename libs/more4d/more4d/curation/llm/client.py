@@ -11,7 +11,13 @@ import httpx2
 import openai
 
 from more4d.curation.llm.cache import AnswerCache, question_key
-from more4d.curation.llm.errors import NotACompletionError, ServerDownError, ServerRefusedError, UnansweredError
+from more4d.curation.llm.errors import (
+    BudgetSpentError,
+    NotACompletionError,
+    ServerDownError,
+    ServerRefusedError,
+    UnansweredError,
+)
 from more4d.curation.llm.replies import Reply, read_reply
 from more4d.curation.llm.settings import ServerSettings, api_key
 
@@ -32,6 +38,7 @@ class ChatClient:
         self._failed_in_a_row = 0
         self.asked = 0
         """Questions that went to the server rather than to the cache."""
+        self._cost = 0.0
         # It would write a line for each request.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         self._openai = openai.AsyncOpenAI(
@@ -59,7 +66,7 @@ class ChatClient:
         """The server's reply to these messages, from the cache where it was given before.
 
         `schema` is a JSON schema for the answer, None for free text. Raises UnansweredError, ServerRefusedError,
-        ServerDownError.
+        ServerDownError, BudgetSpentError.
         """
         request = self._request(messages, schema)
         key = question_key(prompt_version, request)
@@ -67,9 +74,19 @@ class ChatClient:
         async with lock:
             reply = await asyncio.to_thread(self._cache.get, key)
             if reply is None:
+                self._within_budget()
                 reply = await self._ask(request)
+                self._cost += self._settings.prices.cost(reply.prompt_tokens, reply.completion_tokens)
                 await asyncio.to_thread(self._cache.put, key, reply)
         return reply
+
+    def _within_budget(self) -> None:
+        limit = self._settings.max_cost
+        if limit is not None and self._cost >= limit:
+            raise BudgetSpentError(
+                f"{self._settings.model} has cost {self._cost:g} in this run, max_cost={limit:g}; the answers so far "
+                "are kept, raise max_cost and run again"
+            )
 
     def _request(self, messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> dict[str, Any]:
         settings = self._settings

@@ -19,3 +19,7 @@ class ServerRefusedError(ValueError):
 
 class ServerDownError(RuntimeError):
     """Too many questions in a row went unanswered. The answers so far are kept: run again when the server is back."""
+
+
+class BudgetSpentError(RuntimeError):
+    """The run has spent what it may. The answers so far are kept: run again with a higher max_cost."""

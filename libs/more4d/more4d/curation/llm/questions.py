@@ -67,7 +67,7 @@ def ask_all(
 ) -> list[Outcome[A]]:
     """One outcome for each question, in their order, at most `settings.concurrency` asked at a time.
 
-    What is in the cache is not asked. Raises ServerRefusedError and ServerDownError (see ChatClient), ValueError where
+    What is in the cache is not asked. Raises ServerRefusedError, ServerDownError and BudgetSpentError, ValueError where
     the key is not in the environment.
     """
     return asyncio.run(_ask_all(questions, answer, settings, cache, label))
@@ -113,10 +113,7 @@ async def _ask(question: Question, answer: type[A], client: "ChatClient", settin
     spent, reason = Spent(), ""
     try:
         content = await asyncio.to_thread(question.content)
-        messages: list[dict[str, Any]] = [
-            {"role": "system", "content": f"{question.prompt.text}\n\n{question.form}"},
-            {"role": "user", "content": content},
-        ]
+        messages = _messages(question, content, system_role=settings.system_role)
         for _ in range(settings.attempts):
             reply = await client.reply(
                 messages, prompt_version=question.prompt.version, schema=answer.model_json_schema()
@@ -129,6 +126,14 @@ async def _ask(question: Question, answer: type[A], client: "ChatClient", settin
     except (UnansweredError, CannotAskError) as error:
         return Outcome(None, str(error), spent)
     return Outcome(None, f"no usable answer in {spent.attempts} attempts, the last: {reason}", spent)
+
+
+def _messages(question: Question, content: Content, *, system_role: bool) -> list[dict[str, Any]]:
+    told = f"{question.prompt.text}\n\n{question.form}"
+    if system_role:
+        return [{"role": "system", "content": told}, {"role": "user", "content": content}]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{"role": "user", "content": [{"type": "text", "text": told}, *parts]}]
 
 
 def _read(reply: Reply, answer: type[A], settings: ServerSettings) -> tuple[A | None, str]:

@@ -45,6 +45,10 @@ class ServerSettings(Section):
     temperature: float = Field(default=0.0, ge=0, le=2)
     seed: int | None = 0
     prices: Prices = Prices()
+    max_cost: float | None = Field(default=None, gt=0)
+    """What one run may spend, in the currency of the prices; then it stops, and what was answered is kept."""
+    system_role: bool = True
+    """False for a model whose chat template knows no system message (CogVLM2's, Gemma's): the user says it all."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """What this server wants beside, such as {chat_template_kwargs: {enable_thinking: false}}."""
 
