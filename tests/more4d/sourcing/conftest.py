@@ -1,12 +1,17 @@
-"""A real HTTP server on 127.0.0.1 that behaves as badly as it is told to."""
+"""A real HTTP server on 127.0.0.1 that behaves as badly as it is told to, and a real S3 server."""
 
 import hashlib
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,3 +150,37 @@ def _send(handler: BaseHTTPRequestHandler, code: int, body: bytes, headers: dict
     handler.end_headers()
     handler.wfile.write(body)
     handler.wfile.flush()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real S3 server (JuiceFS' gateway) that checks credentials: user "someone", key "a-secret-key"."""
+    folder = tmp_path_factory.mktemp("s3")
+    juicefs, meta = str(Path(sys.executable).parent / "juicefs"), f"sqlite3://{folder}/meta.db"
+    made = [juicefs, "format", "--storage", "file", "--bucket", f"{folder}/data/", "--trash-days", "0", meta, "my-s3"]
+    subprocess.run(made, check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--multi-buckets", "--keep-etag", "--no-banner", "--no-usage-report", "--cache-dir", f"{folder}/cache"]
+    user = {"MINIO_ROOT_USER": "someone", "MINIO_ROOT_PASSWORD": "a-secret-key"}
+    with (folder / "log").open("wb") as log:
+        gateway = subprocess.Popen(
+            [juicefs, "gateway", *flags, meta, address], stdout=log, stderr=log, env=os.environ | user
+        )
+    try:
+        _wait_for(address, gateway, folder / "log")
+        yield f"http://{address}"
+    finally:
+        gateway.terminate()
+        gateway.wait(timeout=20)
+
+
+def _wait_for(address: str, gateway: subprocess.Popen[bytes], log: Path) -> None:
+    host, port = address.split(":")
+    for _ in range(300):
+        assert gateway.poll() is None, log.read_text()
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())

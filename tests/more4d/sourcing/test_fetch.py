@@ -77,6 +77,8 @@ def test_a_file_that_changes_between_two_tries_is_taken_whole_in_its_new_version
 
     site.tricks["/a.mp4"] = [cut_then_change]
     assert _is_whole(fetch(url), new)
+    # The server was told which version we have: it sent the new one at once.
+    assert len(site.asked) == 2
 
 
 def test_a_server_that_joins_two_versions_is_not_believed(site: Any, fetch: Callable[..., Fetched]) -> None:

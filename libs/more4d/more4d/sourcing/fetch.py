@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import aiohttp
+import fsspec
 from aiohttp.abc import AbstractResolver
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
@@ -15,7 +17,7 @@ from yarl import URL
 from more4d.sourcing.addresses import FetchError, Reach
 from more4d.sourcing.http import TransientError, open_session, try_http
 from more4d.sourcing.limits import FetchLimits
-from more4d.sourcing.objects import try_s3
+from more4d.sourcing.objects import open_s3, try_s3
 from more4d.sourcing.store import Fetched, Place, place_of
 
 _WAITING_PER_SLOT = 16
@@ -60,6 +62,10 @@ class _Fetching:
         self.folder, self.reach, self.limits, self.any_type = folder, reach, limits, any_type
         self.hosts: dict[str, _Host] = {}
         self.slots = asyncio.Semaphore(limits.parallel)
+
+    @cached_property
+    def s3(self) -> fsspec.AbstractFileSystem:
+        return open_s3(self.limits)
 
     async def run(self, urls: list[str], resolver: AbstractResolver | None) -> dict[str, Fetched]:
         found: dict[str, Fetched] = {}
@@ -115,7 +121,7 @@ class _Fetching:
 
     async def _attempt(self, session: aiohttp.ClientSession, checked: URL, url: str, place: Place) -> None:
         if checked.scheme == "s3":
-            await asyncio.to_thread(try_s3, url, place, self.limits)
+            await asyncio.to_thread(try_s3, self.s3, url, place, self.limits)
         else:
             await try_http(session, url, place, self.reach, self.limits, any_type=self.any_type)
 

@@ -10,15 +10,26 @@ from more4d.sourcing.store import Place
 _BLOCK = 8 * 2**20
 
 
-def try_s3(url: str, place: Place, limits: FetchLimits) -> None:
-    """Bring the part of `place` to its full length. Raises TransientError where a repetition may help, else FetchError.
+def open_s3(limits: FetchLimits) -> fsspec.AbstractFileSystem:
+    """S3 with the endpoint and the credentials of the environment (AWS_ENDPOINT_URL, AWS_PROFILE, ...), never a row's."""
+    config = {
+        "connect_timeout": limits.connect_timeout,
+        "read_timeout": limits.read_timeout,
+        "max_pool_connections": limits.parallel,
+        # Tries are counted by the caller, who also keeps what came.
+        "retries": {"total_max_attempts": 1},
+    }
+    return fsspec.filesystem(
+        "s3", anon=limits.s3_anonymous, config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
+    )
 
-    The endpoint and the credentials are the environment's (AWS_ENDPOINT_URL, AWS_PROFILE, ...), never the row's.
-    """
+
+def try_s3(fs: fsspec.AbstractFileSystem, url: str, place: Place, limits: FetchLimits) -> None:
+    """Bring the part of `place` to its full length. Raises TransientError where a repetition may help, else FetchError."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError
 
     try:
-        _copy(fsspec.filesystem("s3", anon=limits.s3_anonymous, skip_instance_cache=True), url, place, limits)
+        _copy(fs, url, place, limits)
     except FileNotFoundError as error:
         raise FetchError("S3: no such object") from error
     except PermissionError as error:
@@ -50,7 +61,6 @@ def _copy(fs: fsspec.AbstractFileSystem, url: str, place: Place, limits: FetchLi
             part.write(piece)
             part.flush()
             done += len(piece)
-    fs.invalidate_cache()
     if str(fs.info(url).get("ETag") or "") != version:
         place.drop()
         raise TransientError("the file changed while it was downloaded")
