@@ -179,3 +179,21 @@ def test_a_key_that_is_not_there_is_asked_for_by_name(settings: Any, cache: Answ
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(ValueError, match="environment variable MY_KEY"):
         _ask(settings(api_key_env="MY_KEY"), cache)
+
+
+def test_faults_among_answers_do_not_end_the_run(
+    chat: Any, settings: Any, say: Any, answer_raw: Any, cache: AnswerCache
+) -> None:
+    chat.script = [answer_raw(503, b""), answer_raw(503, b""), say("yes")] * 3
+
+    async def ask() -> int:
+        failed = 0
+        async with ChatClient(settings(retries=0, max_failures=3), cache) as client:
+            for number in range(9):
+                try:
+                    await client.reply([{"role": "user", "content": str(number)}], prompt_version="p", schema=None)
+                except UnansweredError:
+                    failed += 1
+        return failed
+
+    assert asyncio.run(ask()) == 6
