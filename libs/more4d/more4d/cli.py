@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from more4d.data.cli import app as data_app
 from more4d.doctor.cli import doctor
 from more4d.inference.reconstruct_cli import reconstruct
 from more4d.weights.cli import app as weights_app
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="From one photo to a moving 4D scene.")
 scene_app = typer.Typer(help="Look into scene folders.")
 app.add_typer(scene_app, name="scene")
+app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 app.command()(reconstruct)
 app.command()(doctor)

@@ -158,10 +158,11 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> t
     if not isinstance(storage, torch.storage.TypedStorage):
         raise UnsafePickleError(f"a tensor over a {type(storage).__name__}")
     size, stride = _sizes(size), _sizes(stride)
+    held = storage._untyped_storage.nbytes() // storage.dtype.itemsize
     reach = int(offset) + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
     # Numbers that overlap could make terabytes of one, and torch enlarges a storage that is too small.
-    if offset < 0 or (0 not in size and reach > len(storage)) or int(np.prod(size, dtype=object)) > len(storage):
-        raise UnsafePickleError(f"a tensor of {list(size)} over a storage of {len(storage)}")
+    if offset < 0 or (0 not in size and reach > held) or int(np.prod(size, dtype=object)) > held:
+        raise UnsafePickleError(f"a tensor of {list(size)} over a storage of {held}")
     return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, int(offset), size, stride)
 
 
