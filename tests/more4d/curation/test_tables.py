@@ -181,6 +181,19 @@ def test_ids_stay_apart_inside_the_folder_whatever_characters_they_hold(tmp_path
     assert len(set(found)) == len(ids)
     assert "taken" not in found
     assert all(name.replace("-", "").isalnum() and name.isascii() and len(name) <= 60 for name in found)
+    (tmp_path / "other").mkdir()
+    moved = name_apart(_read(tmp_path / "other" / "t.csv", HEADER.decode() + lines), ["taken"])
+    assert [c.row.videoid for c in moved] == found
+
+
+def test_tables_of_one_name_share_no_id(tmp_path: Path) -> None:
+    candidates: list[Candidate] = []
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        candidates += _read(tmp_path / folder / "t.csv", HEADER + GOOD)
+    found = list(name_apart(candidates, []))
+    assert len({c.row.videoid for c in found}) == 3
+    assert not any(c.problem for c in found)
 
 
 def test_the_second_row_of_an_id_has_a_problem(tmp_path: Path) -> None:

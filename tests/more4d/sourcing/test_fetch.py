@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from more4d.sourcing.addresses import Reach
 from more4d.sourcing.fetch import fetch_all
 from more4d.sourcing.limits import FetchLimits
@@ -249,6 +251,40 @@ def test_a_name_that_does_not_resolve_and_a_closed_port_are_verdicts(fetch: Call
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/a").reason == "no answer: ClientConnectorError"
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 70 + ".example", "a..example", ".", "xn--zzzzz99999", "-", "%00", "127.1", "0x7f.1"]
+)
+def test_a_host_that_is_no_name_is_a_verdict(fetch: Callable[..., Fetched], host: str) -> None:
+    found = fetch(f"http://{host}/a.mp4", reach=Reach(frozenset({"http"})), attempts=1)
+    assert found.reason
+
+
+class _Nobody(AbstractResolver):
+    """Knows no name."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        raise OSError("no such name")
+
+    async def close(self) -> None:
+        pass
+
+
+@given(text=st.text(max_size=60), prefix=st.sampled_from(["", "http://", "https://h/", "s3://", "http://h:1/%", "//"]))
+@settings(max_examples=150, deadline=None)
+def test_no_text_in_place_of_an_address_raises_anything(text: str, prefix: str) -> None:
+    url, limits = prefix + text, FetchLimits(attempts=1, connect_timeout=0.2, total_timeout=0.5)
+    reach = Reach(frozenset({"http", "https"}))
+    assert fetch_all([url], Path("/nonexistent"), reach=reach, limits=limits, resolver=_Nobody())[url].reason
+
+
+def test_a_server_that_speaks_no_tls_is_a_verdict(site: Any, fetch: Callable[..., Fetched]) -> None:
+    url = site.add("/a.mp4", CONTENT).replace("http://", "https://")
+    found = fetch(url, reach=Reach(frozenset({"https"}), frozenset({"127.0.0.1"})))
+    assert found.reason.startswith("TLS failed")
 
 
 def test_a_host_is_asked_for_no_more_at_once_than_allowed(site: Any, tmp_path: Path) -> None:

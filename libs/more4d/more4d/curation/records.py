@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _LARGEST_FIELD = 131_072
+# Bytes that the encoding does not allow come as surrogates; no text holds a NUL.
+_BROKEN = re.compile("[\ud800-\udfff\0]")
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -103,7 +106,7 @@ def _checked(number: int, values: dict[str, Any], where: str) -> Record:
 
 
 def _is_broken(value: Any) -> bool:  # noqa: ANN401 - a cell
-    return isinstance(value, str) and any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in value)
+    return isinstance(value, str) and _BROKEN.search(value) is not None
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 - a cell
@@ -146,7 +149,9 @@ def _lines(first: int, last: int) -> str:
 def write_csv(path: Path, header: list[str], rows: list[dict[str, Any]]) -> None:
     """Write rows as UTF-8 CSV that a spreadsheet shows as text: a cell that begins like a formula gets a leading '."""
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+        writer = csv.DictWriter(
+            stream, header, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+        )
         writer.writeheader()
         writer.writerows({key: escape_formula(row[key]) for key in header} for row in rows)
 

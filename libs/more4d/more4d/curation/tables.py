@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -14,6 +14,8 @@ from more4d.curation.layouts import SourceColumns
 from more4d.curation.records import Record, iter_records
 from more4d.data.packaged import packaged_clips
 from more4d.sourcing.addresses import redact
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,15 @@ def name_apart(candidates: Iterable[Candidate], taken: Iterable[str]) -> Iterato
             continue
         keys[candidate.key] = row.source_row
         if row.videoid in ids:
-            digest = hashlib.sha256("\n".join(candidate.key).encode()).hexdigest()[:12]
-            row = replace(row, videoid=f"{row.videoid[:47]}-{digest}")
+            row = replace(row, videoid=_free_id(row, candidate.key[1], ids))
         ids.add(row.videoid)
         yield replace(candidate, row=row)
+
+
+def _free_id(row: SourceRow, raw_id: str, ids: set[str]) -> str:
+    """An id of the row's own, from what the table says alone: the same on another machine."""
+    digests = (hashlib.sha256(f"{row.source_table}\n{raw_id}\n{n}".encode()).hexdigest()[:12] for n in count())
+    return next(name for digest in digests if (name := f"{row.videoid[:47]}-{digest}") not in ids)
 
 
 def locate(address: str, base: str) -> tuple[Path | None, str]:
@@ -223,4 +230,4 @@ def _text(value: object) -> str:
     """A cell as one line of text: line breaks and control characters become spaces; NaN is none."""
     if value is None or value != value:
         return ""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(value)).split())
+    return " ".join(_CONTROL.sub(" ", str(value)).split())

@@ -85,8 +85,11 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The inner resolver's answer. Raises RefusedError where any address of it is not public."""
-        found = await self.inner.resolve(host, port, family)
+        """The inner resolver's answer. Raises RefusedError where any address of it is not public, or `host` no name."""
+        try:
+            found = await self.inner.resolve(host, port, family)
+        except UnicodeError as error:
+            raise RefusedError("malformed URL: its host is no name that could be looked up") from error
         if not self.reach.allows_host(host, port):
             for answer in found:
                 self.reach.check_address(answer["host"])
@@ -111,6 +114,8 @@ def is_public(address: str) -> bool:
 
 def redact(url: str) -> str:
     """`url` as it may be recorded: no user, no fragment, values that look like secrets replaced by '...'."""
+    if not any(mark in url for mark in "@?#"):
+        return url
     try:
         parsed = URL(url)
         if not parsed.scheme:
