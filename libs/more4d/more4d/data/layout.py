@@ -3,10 +3,10 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import aiohttp
 import botocore.exceptions
@@ -19,6 +19,7 @@ from more4d.data.sample import require_schema
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
+Result = TypeVar("Result")
 _PASSING = (OSError, aiohttp.ClientError, botocore.exceptions.BotoCoreError)
 """What a server that is down, or goes down in the middle, looks like from here."""
 
@@ -40,58 +41,22 @@ class Folder:
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """A file's bytes, or those from start to end. Raises FileNotFoundError, or OSError past all patience."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_may_pass),
-            stop=tenacity.stop_after_delay(self.patience_s),
-            wait=tenacity.wait_exponential(multiplier=0.2, max=5.0),
-            reraise=True,
-        )
-        filesystem, path = self._locate(name)
-        if isinstance(filesystem, LocalFileSystem):
-            return cast(bytes, filesystem.cat_file(path, start=start, end=end))
-        try:
-            return retrying(self._read_remote, name, start, end)
-        except (FileNotFoundError, PermissionError):
-            raise
-        except _PASSING as error:
-            raise OSError(f"{self.url}/{name} could not be read in {self.patience_s:g} s: {error}") from error
-
-    def _read_remote(self, name: str, start: int | None, end: int | None) -> bytes:
-        filesystem, path = self._locate(name)
-        data = cast(bytes, filesystem.cat_file(path, start=start, end=end))
-        if start is not None and end is not None and len(data) != end - start:
-            raise OSError(f"the server sent {len(data)} bytes of {end - start}")
-        return data
+        return self._persist(self._read, name, start, end)
 
     def sha256(self, name: str) -> str | None:
         """A file's SHA-256 in hexadecimal, None where there is no such file."""
-        filesystem, path = self._locate(name)
-        digest = hashlib.sha256()
         try:
-            with filesystem.open(path, "rb") as stream:
-                for block in iter(lambda: stream.read(_BLOCK), b""):
-                    digest.update(cast(bytes, block))
+            return self._persist(self._sha256, name)
         except FileNotFoundError:
             return None
-        return digest.hexdigest()
 
-    def size(self, name: str) -> int | None:
-        """A file's length in bytes, None where there is no such file."""
-        filesystem, path = self._locate(name)
-        # A listing from before a write would hide what was written.
-        filesystem.invalidate_cache()
-        try:
-            return int(filesystem.size(path) or 0)
-        except FileNotFoundError:
-            return None
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file now."""
+        return self._persist(self._exists, name)
 
     def write(self, name: str, data: bytes) -> None:
         """Put a small file whole: a reader sees the old bytes or the new ones."""
-        filesystem, path = self._locate(name)
-        if isinstance(filesystem, LocalFileSystem):
-            atomic_write_bytes(Path(path), data)
-        else:
-            filesystem.pipe_file(path, data)
+        self._persist(self._write, name, data)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -106,7 +71,62 @@ class Folder:
             local = Path(scratch) / "file"
             yield local
             # An upload in parts becomes an object with its last call: a stream closed by an error would leave half.
-            filesystem.put_file(str(local), path)
+            self._persist(self._upload, name, local)
+
+    def _persist(self, action: Callable[..., Result], name: str, *arguments: Any) -> Result:
+        """What the action returns, tried until `patience_s` are over; local disks are not asked twice."""
+        if isinstance(self._locate(name)[0], LocalFileSystem):
+            return action(name, *arguments)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_pass),
+            stop=tenacity.stop_after_delay(self.patience_s),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=5.0),
+            reraise=True,
+        )
+        try:
+            return retrying(action, name, *arguments)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except _PASSING as error:
+            raise OSError(f"{self.url}/{name} could not be reached in {self.patience_s:g} s: {error}") from error
+
+    def _read(self, name: str, start: int | None, end: int | None) -> bytes:
+        filesystem, path = self._locate(name)
+        data = cast(bytes, filesystem.cat_file(path, start=start, end=end))
+        remote = not isinstance(filesystem, LocalFileSystem)
+        # A connection that breaks can look like a short answer; a local file that is short stays so.
+        if remote and start is not None and end is not None and len(data) != end - start:
+            raise OSError(f"the server sent {len(data)} bytes of {end - start}")
+        return data
+
+    def _sha256(self, name: str) -> str:
+        filesystem, path = self._locate(name)
+        digest = hashlib.sha256()
+        with filesystem.open(path, "rb") as stream:
+            for block in iter(lambda: stream.read(_BLOCK), b""):
+                digest.update(cast(bytes, block))
+        return digest.hexdigest()
+
+    def _exists(self, name: str) -> bool:
+        filesystem, path = self._locate(name)
+        # A listing from before a write would hide what was written.
+        filesystem.invalidate_cache()
+        try:
+            filesystem.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _write(self, name: str, data: bytes) -> None:
+        filesystem, path = self._locate(name)
+        if isinstance(filesystem, LocalFileSystem):
+            atomic_write_bytes(Path(path), data)
+        else:
+            filesystem.pipe_file(path, data)
+
+    def _upload(self, name: str, local: Path) -> None:
+        filesystem, path = self._locate(name)
+        filesystem.put_file(str(local), path)
 
     def _locate(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
         filesystem, root = fsspec.core.url_to_fs(self.url)

@@ -39,14 +39,15 @@ def write_shards(samples: Iterable[Sample], folder: Path | str, *, split: str, s
 
 
 def write_encoded(
-    samples: Iterable[EncodedSample], folder: Path | str, *, split: str, shard_bytes: int
+    samples: Iterable[EncodedSample], folder: Path | str, *, split: str, shard_bytes: int, patience_s: float = 60.0
 ) -> dict[str, Any]:
     """The manifest, after writing `<split>-<number>.tar` files with their markers and then itself.
 
     A shard is closed at the sample that takes it to `shard_bytes`. `folder` is a path or any URL that fsspec writes
-    to. Raises ValueError on an id that occurs twice.
+    to, trying again for `patience_s` where a server does not answer. Raises ValueError on an id that occurs twice,
+    OSError where a server stays away.
     """
-    target, records = Folder(folder), []
+    target, records = Folder(folder, patience_s=patience_s), []
     waiting = _distinct(samples)
     for first in waiting:
         name = f"{split}-{len(records):06d}"
@@ -115,7 +116,7 @@ def _summary(record: ShardRecord) -> dict[str, Any]:
 
 
 def _other_splits(folder: Folder) -> dict[str, Any]:
-    if folder.size(MANIFEST) is None:
+    if not folder.exists(MANIFEST):
         return {}
     manifest = load_manifest(folder)
     if manifest["schema_version"] != SCHEMA_VERSION:
