@@ -1,0 +1,131 @@
+"""How small and how fast our tracks get: codecs on the same integers, smooth (rendered) and noisy (as a flow tracker's).
+
+Prints a Markdown table: MB for one sample's tracks, seconds of CPU time to compress and to restore, on one core. Codecs
+that are not installed (`pip install blosc2`) are left out and named. Then what a whole sample takes.
+"""
+
+import argparse
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from more4d.data.sample import Sample, decode_sample, encode_sample
+from more4d.data.tracks_codec import decode_tracks, encode_tracks
+from more4d.scenes import RenderedScene, render_scene, sample_scene
+from more4d.scenes.movers import FOX_FILE
+from numpy.typing import NDArray
+from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAccessIssue] - made in Rust
+
+FRAMES, HEIGHT, WIDTH = 49, 336, 596
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A way there and back for int16 arrays."""
+
+    name: str
+    compress: Callable[[NDArray[np.int16]], Any]
+    restore: Callable[[Any, int], Any]
+
+
+def codecs() -> list[Codec]:
+    """All candidates that are installed."""
+    zstd = pa.Codec("zstd", compression_level=5)
+    found = [
+        Codec(
+            "pcodec",
+            lambda a: standalone.simple_compress(a, ChunkConfig()),
+            lambda c, _: standalone.simple_decompress(c),
+        ),
+        Codec("zstd 5", lambda a: zstd.compress(a.tobytes()), lambda c, n: zstd.decompress(c, n)),
+        Codec("deflate 6", lambda a: zlib.compress(a.tobytes(), 6), lambda c, _: zlib.decompress(c)),
+    ]
+    if find_spec("blosc2") is None:
+        print("(blosc2 is not installed)")
+        return found
+    import blosc2  # pyright: ignore[reportMissingImports] - compared with, never needed
+
+    def shuffled(array: NDArray[np.int16], *, bits: bool) -> bytes:
+        kind = blosc2.Filter.BITSHUFFLE if bits else blosc2.Filter.SHUFFLE
+        options = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [kind], "typesize": 2, "nthreads": 1}
+        return blosc2.compress2(array, cparams=options)
+
+    blosc2.set_nthreads(1)
+    found.append(Codec("bitshuffle + zstd 5", lambda a: shuffled(a, bits=True), lambda c, _: blosc2.decompress2(c)))
+    found.append(Codec("byteshuffle + zstd 5", lambda a: shuffled(a, bits=False), lambda c, _: blosc2.decompress2(c)))
+    return found
+
+
+def seconds(work: Callable[[], Any]) -> tuple[Any, float]:
+    """(what it returns, the shortest CPU time of three runs)."""
+    taken, result = [], None
+    for _ in range(3):
+        start = time.thread_time()
+        result = work()
+        taken.append(time.thread_time() - start)
+    return result, min(taken)
+
+
+def noisy(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Points with drift that neighbours share, half a pixel a frame, and jitter that they do not, a tenth."""
+    rng = np.random.default_rng(seed)
+    drift = np.stack([cv2.GaussianBlur(f, (0, 0), 3) for f in rng.normal(0, 1, points.shape).astype(np.float32)])
+    pixel = points[..., 2:] / WIDTH
+    moved = points + (5 * drift.cumsum(0) + 0.1 * rng.normal(0, 1, points.shape)) * pixel
+    return np.concatenate([points[:1], moved[1:]]).astype(np.float32)
+
+
+def steps_of(points: NDArray[np.float32], scene: RenderedScene) -> NDArray[np.int16]:
+    """What the codec is given: steps of u, v and log depth, as differences from the frame before."""
+    tracks = encode_tracks(points, scene.depths[0], scene.intrinsics)
+    return standalone.simple_decompress(tracks.files["steps"])
+
+
+def table(kind: str, points: NDArray[np.float32], scene: RenderedScene) -> None:
+    """A row a codec."""
+    steps = steps_of(points, scene)
+    for codec in codecs():
+        packed, there = seconds(lambda codec=codec: codec.compress(steps))
+        _, back = seconds(lambda codec=codec, packed=packed: codec.restore(packed, steps.nbytes))
+        print(f"| {kind} | {codec.name} | {len(packed) / 1e6:.2f} | {there:.3f} | {back:.3f} |")
+
+
+def whole(kind: str, points: NDArray[np.float32], scene: RenderedScene) -> None:
+    """A sample with its video, a render (the video stands for it) and masks: bytes, and samples a second a core."""
+    tracks = encode_tracks(points, scene.depths[0], scene.intrinsics)
+    _, spent = seconds(lambda: decode_tracks(tracks.header, tracks.files, points.shape[:3]))
+    mask = scene.visibility
+    sample = Sample(
+        id="a", video=scene.video, fps=8.0, caption=scene.caption, intrinsics=scene.intrinsics, depth=scene.depths[0],
+        points=points, visibility=mask, render=scene.video, render_mask=mask, split="train", kind="rendered",
+    )  # fmt: skip
+    files = encode_sample(sample)
+    _, all_spent = seconds(lambda: decode_sample(files))
+    size = sum(map(len, files.values())) / 1e6
+    print(f"{kind}: {size:.2f} MB a sample; {1 / spent:.1f} tracks/s a core, {1 / all_spent:.1f} samples/s with videos")
+
+
+def main() -> None:
+    """Render one scene and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of the scene and of the noise")
+    parser.add_argument("--fox", type=Path, default=FOX_FILE)
+    options = parser.parse_args()
+    scene = render_scene(sample_scene(options.seed), frames=FRAMES, height=HEIGHT, width=WIDTH, fox_file=options.fox)
+    kinds = {"rendered": scene.points, "noisy": noisy(scene.points, options.seed)}
+    print("| tracks | codec | MB | compress, s | restore, s |\n|---|---|---|---|---|")
+    for kind, points in kinds.items():
+        table(kind, points, scene)
+    for kind, points in kinds.items():
+        whole(kind, points, scene)
+
+
+if __name__ == "__main__":
+    main()
