@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from more4d.curation.camera import camera_homography, carried, pixel_grid
+from more4d.curation.camera import CameraTracker, carried, pixel_grid
 from more4d.curation.flow import DenseFlow
 from more4d.curation.overlay_text import TextDetector, overlay_share
 from more4d.curation.windows import Window
@@ -93,21 +93,22 @@ def _measure_light(frames: NDArray[np.uint8]) -> tuple[float, float]:
 def measure_motion(frames: NDArray[np.uint8]) -> tuple[float, float]:
     """(motion beyond the camera's, the camera's motion) over a window, both as shares of the width.
 
-    Motion: the 99th percentile over pixels of the way travelled. Camera: how far from where they began the camera's
-    homographies, one after the other, have carried the points of the first picture on average, at the worst moment.
+    Motion: the 99th percentile over pixels of how far what passed there has moved. Camera: how far its homography
+    carries the first picture's points on average, at the worst moment.
     """
     flow_between = DenseFlow(_LONG_SIDE)
     height, width = frames.shape[1:3]
     grid = pixel_grid(height, width)
-    travelled = np.zeros((height, width), np.float32)
-    since_first, camera = np.eye(3), 0.0
+    moved, farthest, camera = np.zeros((height, width, 2), np.float32), np.zeros((height, width), np.float32), 0.0
+    tracker = CameraTracker(frames[0])
     for before, after in zip(frames, frames[1:], strict=False):
         flow = flow_between(before, after)
-        homography = camera_homography(before, after, flow)
-        travelled += np.linalg.norm(grid + flow - carried(grid, homography), axis=-1)
-        since_first = homography @ since_first
+        step, since_first = tracker.follow(after, flow)
+        # Summed as vectors: what noise moves one way it moves back in the next frame.
+        moved += grid + flow - carried(grid, step)
+        farthest = np.maximum(farthest, np.linalg.norm(moved, axis=-1))
         camera = max(camera, float(np.linalg.norm(carried(grid, since_first) - grid, axis=-1).mean()))
-    return float(np.percentile(travelled, 99)) / width, camera / width
+    return float(np.percentile(farthest, 99)) / width, camera / width
 
 
 def _below(score: float, limit: float, words: str) -> str:

@@ -13,6 +13,7 @@ _BORDER = 0.12
 _MIN_SLOPE = 2.0
 """Of the brightness, in levels of 255 a pixel."""
 _MIN_TEXTURED = 0.1
+_STILL_SHARE = 0.2
 
 
 class DenseFlow:
@@ -37,17 +38,17 @@ def _grey(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def camera_shift(before: NDArray[np.uint8], flow: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
-    """(how far the camera's motion carries the picture, in pixels; what is left of the flow, [H, W, 2]).
+def border_shift(before: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How a moving camera shifts the picture, [2] in pixels (right, down): the median flow of its textured border.
 
-    The camera's motion is the median flow of the textured pixels near the picture's border: a camera that moves
-    carries them all, a subject that moves seldom most of them. Flow on a plain surface says nothing.
+    A camera that moves carries all of the border, a subject seldom most of it: 0 where a fifth of the border moves
+    less than half as far. Flow on a plain surface says nothing.
     """
     border = flow[_textured_border(before)]
-    if not len(border):
-        return 0.0, flow
-    shift = float(np.median(np.linalg.norm(border, axis=-1)))
-    return shift, flow - np.median(border, axis=0)
+    lengths = np.linalg.norm(border, axis=-1)
+    if not len(border) or np.quantile(lengths, _STILL_SHARE) < 0.5 * np.median(lengths):
+        return np.zeros(2, np.float32)
+    return np.median(border, axis=0)
 
 
 def _textured_border(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
