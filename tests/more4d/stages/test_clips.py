@@ -1,10 +1,14 @@
 """Claims about more4d.stages.clips."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from more4d.data.tables import read_table
-from more4d.data.video import read_video
+import pandas as pd
+import pytest
+from more4d.data.tables import read_table, write_table
+from more4d.data.video import read_video, write_video
 
 
 def _rows(lineage: Any, videoid: str) -> list[dict[str, Any]]:
@@ -67,3 +71,37 @@ def test_a_slow_video_is_rejected(branch: Any) -> None:
     assert _rows(branch, "walk")[0]["verdict"] == "accepted"
     branch.run("clips", min_source_fps=8, max_windows_per_clip=1)
     assert len(_rows(branch, "walk")) == 1
+
+
+def test_a_copy_under_another_name_is_a_near_duplicate_of_the_first_by_id(branch: Any) -> None:
+    source = branch.root / "datasets" / "source"
+    video, fps = read_video(source / "clips" / "walk.mp4")
+    table = read_table(source / "table.parquet")
+    copy = table[table["videoid"] == "walk"].assign(videoid="zebra", contentUrl="clips/zebra.mp4")
+    write_table(source / "table.parquet", pd.concat([copy, table], ignore_index=True))
+    write_video(source / "clips" / "zebra.mp4", video, fps, crf=28)
+    metrics = branch.run("clips").metrics
+    assert [row["verdict"] for row in _rows(branch, "walk")[:2]] == ["accepted", "accepted"]
+    assert [row["reason"].split(":")[0] for row in _rows(branch, "zebra")[:1]] == ["near-duplicate of walk-00000"]
+    assert metrics["rejected_duplicate"] >= 1
+    assert not list((branch.root / "datasets" / "clips" / "clips").glob("zebra-00000*"))
+
+
+def test_transnet_without_its_weights_stops_before_any_video(branch: Any) -> None:
+    with pytest.raises(ValueError, match=r"clips\.shots=transnetv2 needs its weights"):
+        branch.run("clips", shots="transnetv2")
+
+
+def test_no_window_of_the_bikes_clip_holds_one_of_its_five_cuts(branch: Any) -> None:
+    source = branch.root / "datasets" / "source"
+    table = read_table(source / "table.parquet")
+    walk = table[table["videoid"] == "walk"]
+    shutil.copy(Path(".cache/packaged/clips/bikes.mp4"), source / "clips" / "bikes.mp4")
+    bikes = walk.assign(videoid="bikes", contentUrl="clips/bikes.mp4")
+    write_table(source / "table.parquet", pd.concat([walk, bikes], ignore_index=True))
+    branch.run("clips", max_windows_per_clip=30, max_rejected_share=1)
+    assert len(_rows(branch, "bikes")) >= 16
+    for row in _rows(branch, "bikes"):
+        first, last = row["start_seconds"], row["start_seconds"] + (row["frames"] - 1) / row["fps"]
+        # Picked frames may be half a step of the source from their time.
+        assert not [cut for cut in np.array([30, 76, 137, 187, 242]) / 25 if first + 0.03 < cut < last - 0.03]
