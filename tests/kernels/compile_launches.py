@@ -111,7 +111,7 @@ def report(job: Job) -> dict[str, Any]:
     """What was compiled, and the compiler's numbers."""
     launch = depth_launches()[job.variant] if job.op == "depth" else norm_launch(job)
     compiled = compile_launch(launch, job.capability)
-    numbers = asdict(compiled) | {"widest_global_load": compiled.widest_global_load(), "num_warps": launch.num_warps}
+    numbers = asdict(compiled) | {"global_loads": compiled.global_loads(), "num_warps": launch.num_warps}
     del numbers["sass"]
     return asdict(job) | numbers
 

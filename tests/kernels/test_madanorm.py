@@ -262,3 +262,27 @@ def test_tensors_on_two_devices_are_named() -> None:
 def test_a_gate_without_its_update_is_refused() -> None:
     with pytest.raises(ValueError, match="without the update"):
         madanorm(**inputs(), frames=FRAMES, update_gate=torch.ones(B, D))
+
+
+def test_an_update_without_a_gate_is_not_kept_for_the_backward() -> None:
+    x, row = torch.randn(1, 4, 8, requires_grad=True), torch.randn(1, 8)
+    update = torch.randn(1, 4, 8, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        y, total = modulated_norm(x, row, row, update=update)
+    assert update.data_ptr() not in [tensor.data_ptr() for tensor in kept]
+    (y.sum() + 2 * total.sum()).backward()
+    assert x.grad is not None and torch.equal(x.grad, update.grad)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "plain", "triton"])
+def test_a_constant_row_without_eps_is_nan_and_no_error(backend: Backend) -> None:
+    x, row = torch.ones(1, 2, 8), torch.zeros(1, 8)
+    x[0, 1, 0] = 5
+    y = modulated_norm(x, row, row, eps=0, backend=backend)
+    assert y[0, 0].isnan().all() and y[0, 1].isfinite().all()
+
+
+def test_numbers_of_8_bits_are_refused() -> None:
+    with pytest.raises(ValueError, match="float8"):
+        modulated_norm(torch.zeros(1, 2, 8).to(torch.float8_e4m3fn), torch.zeros(1, 8), torch.zeros(1, 8))

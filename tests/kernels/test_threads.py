@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 
 import pytest
 import torch
@@ -45,3 +46,25 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         spread(lambda start, stop: again.extend(range(start, stop)), 8, (), stretches=8)
         os._exit(0 if sorted(again) == list(range(8)) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_after_an_error_nothing_more_is_begun_and_nothing_still_runs() -> None:
+    before, running, begun = torch.get_num_threads(), threading.Semaphore(0), []
+    torch.set_num_threads(2)
+
+    def work(start: int, stop: int) -> None:
+        begun.append(start)
+        if threading.current_thread() is threading.main_thread():
+            running.acquire(timeout=10)
+            raise ArithmeticError
+        running.release()
+        time.sleep(0.05)
+        ended.append(start)
+
+    ended: list[int] = []
+    try:
+        with pytest.raises(ArithmeticError):
+            spread(work, 100, (), stretches=100)
+    finally:
+        torch.set_num_threads(before)
+    assert len(begun) - 1 == len(ended) < 99

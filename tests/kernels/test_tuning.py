@@ -121,3 +121,9 @@ def test_what_a_shape_depends_on_is_in_its_name() -> None:
         problem(time_scale=None, time_shift=None), problem(update=torch.zeros(1, 6, 8)),
     )  # fmt: skip
     assert len({_shape("forward", variant) for variant in variants} | {_shape("backward", variants[0])}) == 7
+
+
+def test_a_stored_setting_that_is_no_candidate_is_measured_anew(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text(json.dumps({tuning.device_name(CPU): {"a": {"num_warps": 3}}}))
+    assert tuned("a", CPU, CANDIDATES, launch, taking({4: 2.0, 8: 1.0, 16: 3.0})[0]) == Setting(8)

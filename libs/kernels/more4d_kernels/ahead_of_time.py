@@ -30,12 +30,12 @@ class Compiled:
     shared_bytes: int
     sass: str
 
-    def widest_global_load(self) -> int:
-        """Bytes of the widest load from global memory in the disassembly, asynchronous copies included."""
+    def global_loads(self) -> list[int]:
+        """Bytes that each load from global memory in the disassembly takes, asynchronous copies included."""
         loads = re.findall(r"\bLDG(?:STS)?(\.\S+)", self.sass)
         # LDG.E alone moves 4 bytes; others say how many bits: LDG.E.128.CONSTANT, LDGSTS.E.BYPASS.128, LDG.E.U16.
         named = (re.search(r"\.[US]?(8|16|64|128|256)\b", load) for load in loads)
-        return max((int(bits.group(1)) if bits else 32 for bits in named), default=0) // 8
+        return [int(bits.group(1)) // 8 if bits else 4 for bits in named]
 
 
 def compile_launch(launch: Launch, capability: int) -> Compiled:

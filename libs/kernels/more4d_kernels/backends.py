@@ -9,6 +9,7 @@ from torch import Tensor
 Backend = Literal["auto", "triton", "cpu", "plain"]
 NAMES = ("auto", "triton", "cpu", "plain")
 HAS_NUMBA = find_spec("numba") is not None
+HAS_TRITON = find_spec("triton") is not None
 
 
 def choose(backend: Backend, tensor: Tensor) -> str:
@@ -21,7 +22,7 @@ def choose(backend: Backend, tensor: Tensor) -> str:
         raise ValueError(f"unknown backend {backend!r}; the backends are {', '.join(NAMES)}")
     device, narrow = tensor.device.type, tensor.dtype is not torch.float64
     if backend == "auto":
-        if device == "cuda" and narrow:
+        if device == "cuda" and narrow and HAS_TRITON:
             return "triton"
         return "cpu" if device == "cpu" and narrow and HAS_NUMBA else "plain"
     if backend == "triton" and not narrow:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST_SAMPLES = 65535
+"""CUDA's limit for the second dimension of a grid."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -23,7 +26,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel, its grid and its arguments by name, constexprs included; tensors may be on the meta device."""
+    """A kernel, its grid (programs of a sample, samples) and its arguments by name, constexprs included.
+
+    Tensors may be on the meta device.
+    """
 
     kernel: Any
     grid: tuple[int, ...]
@@ -34,6 +40,10 @@ class Launch:
         """Start it on the device of its tensors; a grid with nothing in it is not started."""
         if 0 in self.grid:
             return
+        if max(self.grid[1:], default=0) > MOST_SAMPLES:
+            raise ValueError(
+                f"{max(self.grid[1:])} samples are more than a GPU takes at once, {MOST_SAMPLES}: split them"
+            )
         options = {"num_warps": self.num_warps, "enable_fp_fusion": True}
         device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
         if device.type == "cuda":

@@ -7,7 +7,7 @@ calls them from two Python threads.
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -32,11 +32,15 @@ def spread(work: Callable[..., None], count: int, arguments: tuple[Any, ...], *,
             work(start, stop, *arguments)
 
     helpers = [_pool(os.getpid()).submit(take) for _ in range(min(torch.get_num_threads(), len(left)) - 1)]
-    take()
-    # One that has not begun by now would find nothing left to do.
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
+    try:
+        take()
+    finally:
+        # After an error nothing more is begun, and nobody returns while `work` still writes to the arguments.
+        left.clear()
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
+    for helper in begun:
+        helper.result()
 
 
 @cache

@@ -13,9 +13,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from more4d_kernels.launch import Launch, Setting
 
@@ -39,12 +41,14 @@ def tuned(
     name = device_name(device)
     if (known := _remembered.get((name, shape))) is not None:
         return known
+    measure_on = partial(seconds_on_gpu, device=device)
     stored = _read().get(name, {}).get(shape)
     setting = None if stored is None else Setting(**stored)
-    if setting is None:
+    # Another release of the kernels may have had other candidates.
+    if setting is None or setting not in candidates:
         if not _may_measure(device):
             return candidates[0]
-        setting = min(candidates, key=lambda candidate: _seconds(launch(candidate), measure or seconds_on_gpu))
+        setting = min(candidates, key=lambda candidate: _seconds(launch(candidate), measure or measure_on))
         _store(name, shape, setting)
     _remembered[name, shape] = setting
     return setting
@@ -61,20 +65,24 @@ def device_name(device: torch.device) -> str:
     return f"{hardware}, triton {triton.__version__}"
 
 
-def seconds_on_gpu(launch: Launch) -> float:
+def seconds_on_gpu(launch: Launch, device: torch.device) -> float:
     """Median time of one run, each with a cache that holds other data."""
-    launch.run()
-    other = torch.empty(2**28, dtype=torch.int8, device="cuda")
-    times = []
-    for _ in range(7):
-        other.zero_()
-        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        before.record()
+    with torch.cuda.device(device):
         launch.run()
-        after.record()
-        torch.cuda.synchronize()
-        times.append(before.elapsed_time(after) / 1e3)
-    return statistics.median(times)
+        other = torch.empty(2**28, dtype=torch.int8, device=device)
+        return statistics.median(_once(launch, other) for _ in range(7))
+
+
+def _once(launch: Launch, other: Tensor) -> float:
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # Long enough for the launch to be queued before the GPU is done: else Python's time would be measured.
+    for _ in range(8):
+        other.zero_()
+    before.record()
+    launch.run()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1e3
 
 
 def _seconds(launch: Launch, measure: Callable[[Launch], float]) -> float:
@@ -89,7 +97,10 @@ def _seconds(launch: Launch, measure: Callable[[Launch], float]) -> float:
 def _may_measure(device: torch.device) -> bool:
     if os.environ.get("MORE4D_KERNELS_TUNE", "1") == "0":
         return False
-    return device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    if device.type != "cuda":
+        return True
+    with torch.cuda.device(device):
+        return not torch.cuda.is_current_stream_capturing()
 
 
 def _path() -> Path:

@@ -36,7 +36,10 @@ def normalize_backward(
     gradient: Tensor, points: Tensor, intrinsics: Tensor, height: int, width: int, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Gradients of points and intrinsics."""
-    run = _implementation(backend, points, gradient).normalize_backward
+    if points.dtype is not torch.float64:
+        # Motion may have been asked for in float64; it was computed in float32.
+        gradient = gradient.to(torch.promote_types(points.dtype, torch.float32))
+    run = _implementation(backend, points).normalize_backward
     dpoints, dintrinsics = run(gradient, points, intrinsics, (height, width))
     return dpoints.contiguous(), dintrinsics.contiguous()
 

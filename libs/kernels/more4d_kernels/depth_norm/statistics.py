@@ -41,7 +41,7 @@ class MotionStatistics:
         if q == 100:
             return torch.where(self.counts.sum(-1) > 0, self.maximum, math.nan)
         below = self.counts.cumsum(-1)
-        rank = torch.ceil(below[..., -1:] * (q / 100)).clamp(min=1)
+        rank = torch.ceil(below[..., -1:].double() * q / 100).clamp(min=1)
         found = (below < rank).sum(-1).clamp(max=BINS - 1)
         lower = bin_edges(self.maximum.device).to(self.maximum.dtype)
         upper = torch.cat((lower[1:], lower.new_full((1,), math.inf)))

@@ -135,7 +135,7 @@ def _motion_rows(batch: int, position: int, motion: Motion) -> tuple[Floats, Flo
     return moved[a : a + len(gate)], shifted[b : b + len(gate)]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _open(
     batch: int,
     position: int,
@@ -163,7 +163,7 @@ def _open(
         factor[i] *= scale[i]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _statistics(x: Floats, eps: np.float32) -> tuple[np.float32, np.float32]:
     """Mean and reciprocal standard deviation of a row, in two passes: one would cancel where the mean is large."""
     total = ZERO
@@ -176,13 +176,13 @@ def _statistics(x: Floats, eps: np.float32) -> tuple[np.float32, np.float32]:
     return mean, ONE / np.float32(math.sqrt(squares / np.float32(len(x)) + eps))
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _modulate(x: Floats, mean: np.float32, rstd: np.float32, factor: Floats, offset: Floats, y: Floats) -> None:
     for i in range(len(x)):
         y[i] = (x[i] - mean) * rstd * factor[i] + offset[i]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _through_norm(x: Floats, dy: Floats, factor: Floats, mean: np.float32, rstd: np.float32, dx: Floats) -> None:
     """The gradient of a row through its own mean and variance."""
     along, level = ZERO, ZERO
@@ -195,14 +195,14 @@ def _through_norm(x: Floats, dy: Floats, factor: Floats, mean: np.float32, rstd:
         dx[i] = (dy[i] * factor[i] - level - (x[i] - mean) * rstd * along) * rstd
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _add_products(x: Floats, dy: Floats, mean: np.float32, rstd: np.float32, product: Floats, plain: Floats) -> None:
     for i in range(len(x)):
         product[i] += dy[i] * ((x[i] - mean) * rstd)
         plain[i] += dy[i]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _through_motion(
     batch: int,
     position: int,
@@ -234,7 +234,7 @@ def _through_motion(
         plain[i] *= one + gate[i] * moved[i]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _add(row: Floats, total: Floats) -> None:
     for i in range(len(row)):
         total[i] += row[i]

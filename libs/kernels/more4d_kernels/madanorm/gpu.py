@@ -51,7 +51,8 @@ def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, 
         return backward_launch(problem, dy, dtotal, Normed(dy, dy, mean, rstd), gradients, partial, setting)
 
     candidates = backward_settings(problem)
-    launch(tuned(_shape("backward", problem), problem.x.device, candidates, launch)).run()
+    name = "backward" if dtotal is None else "backward with the sum's"
+    launch(tuned(_shape(name, problem), problem.x.device, candidates, launch)).run()
     summed = {name: part.sum(1) for name, part in partial.items()}
     if "gate" in summed:
         summed["gate"] = summed["gate"].sum(0)

@@ -10,7 +10,7 @@ factor = (1 + time_scale) · m, offset = time_shift · m + n; in the paper's for
 prefix), offset = n.
 """
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 # tl.range is iterable in kernels only.
 
 import triton
@@ -173,6 +173,64 @@ def forward_kernel(
 
 
 @triton.jit
+def rows_of(strip, video, program, programs, positions, frames, prefix):
+    """A strip's position, first row, distance from row to row and number of rows: a position's, or of the prefix."""
+    position = tl.where(video, program + strip * programs, 0).to(tl.int64)
+    first = tl.where(video, prefix + position, program)
+    step = tl.where(video, positions, programs).to(tl.int64)
+    return position, first, step, tl.where(video, frames, tl.cdiv(prefix - program, programs))
+
+
+@triton.jit
+def through_norm(given, xhat, rstd, D: tl.constexpr):
+    """The gradient of a row from that of its xhat."""
+    along = total(times(given, xhat)) / D
+    level = total(given) / D
+    return (given[0] - level - xhat[0] * along) * rstd, (given[1] - level - xhat[1] * along) * rstd
+
+
+@triton.jit
+def through_time(
+    given, xhat, factor, product, time_scale, time_shift, dtime_scale, dtime_shift,
+    MOTION: tl.constexpr, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """The gradient of a row's xhat, and the sum for motion_scale, where the timestep has a row for each token."""
+    scale = one_more(load_row(time_scale, D, MAIN, TAIL))
+    if MOTION:
+        timed = add(times(xhat, scale), load_row(time_shift, D, MAIN, TAIL))
+        product = add(product, times(given, timed))
+    given = times(given, factor)
+    store_row(dtime_scale, times(given, xhat), D, MAIN, TAIL)
+    store_row(dtime_shift, given, D, MAIN, TAIL)
+    return times(given, scale), product
+
+
+@triton.jit
+def share_out(
+    product, plain_sum, motion_scale, motion_shift, gate, time_scale, time_shift, dmotion_scale, dmotion_shift, dgate,
+    upto, again,
+    D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, PER_SAMPLE: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a position's motion rows and its share of the gate's, from the sums over its frames.
+
+    Returns the two sums times m: its share of what belongs to the timestep. A prefix has `upto` 0 in place of D.
+    """
+    opened = load_row(gate, D, MAIN, TAIL)
+    through = product
+    if PER_SAMPLE:
+        scale = one_more(load_row(time_scale, D, MAIN, TAIL))
+        shift = load_row(time_shift, D, MAIN, TAIL)
+        through = add(times(scale, product), times(shift, plain_sum))
+    store_row(dmotion_scale, times(opened, through), upto, MAIN, TAIL)
+    store_row(dmotion_shift, times(opened, plain_sum), upto, MAIN, TAIL)
+    moved = load_row(motion_scale, upto, MAIN, TAIL)
+    shifted = load_row(motion_shift, upto, MAIN, TAIL)
+    add_to(dgate, add(times(moved, through), times(shifted, plain_sum)), again, D, MAIN, TAIL)
+    m = one_more(times(opened, moved))
+    return times(m, product), times(m, plain_sum)
+
+
+@triton.jit
 def backward_kernel(
     dy, dtotal, x, update, update_gate, time_scale, time_shift, motion_scale, motion_shift, gate, mean_in, rstd_in,
     dx, dupdate, dupdate_gate, dtime_scale, dtime_shift, dmotion_scale, dmotion_shift, dgate,
@@ -193,31 +251,21 @@ def backward_kernel(
     """
     program = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
-    dy += batch * dy_batch
-    dtotal += batch * dtotal_batch
     x += batch * x_batch
-    update += batch * update_batch
-    update_gate += batch * update_gate_batch
-    time_scale += batch * time_scale_batch
-    time_shift += batch * time_shift_batch
-    motion_scale += batch * motion_scale_batch
-    motion_shift += batch * motion_shift_batch
+    dy, dtotal = dy + batch * dy_batch, dtotal + batch * dtotal_batch
+    update, update_gate = update + batch * update_batch, update_gate + batch * update_gate_batch
+    time_scale, time_shift = time_scale + batch * time_scale_batch, time_shift + batch * time_shift_batch
+    motion_scale, motion_shift = motion_scale + batch * motion_scale_batch, motion_shift + batch * motion_shift_batch
 
     own = (batch * programs + program) * D
     videos = tl.cdiv(positions - program, programs)
     for strip in range(videos + 1):
         video = strip < videos
-        position = tl.where(video, program + strip * programs, 0).to(tl.int64)
-        first = tl.where(video, prefix + position, program)
-        step = tl.where(video, positions, programs).to(tl.int64)
-        count = tl.where(video, frames, tl.cdiv(prefix - program, programs))
+        position, first, step, count = rows_of(strip, video, program, programs, positions, frames, prefix)
+        factor = one_more(zeros(MAIN, TAIL))
         if MOTION:
-            factor, _ = motion_rows(
-                motion_scale + position * motion_scale_row, motion_shift + position * motion_shift_row,
-                gate, video, PAPER, D, MAIN, TAIL,
-            )  # fmt: skip
-        else:
-            factor = one_more(zeros(MAIN, TAIL))
+            rows = motion_scale + position * motion_scale_row, motion_shift + position * motion_shift_row
+            factor, _ = motion_rows(rows[0], rows[1], gate, video, PAPER, D, MAIN, TAIL)
         if TIME and not PER_TOKEN:
             factor = times(one_more(load_row(time_scale, D, MAIN, TAIL)), factor)
         product, plain_sum, update_sum = zeros(MAIN, TAIL), zeros(MAIN, TAIL), zeros(MAIN, TAIL)
@@ -232,20 +280,14 @@ def backward_kernel(
             given = load_row(dy + row * dy_row, D, MAIN, TAIL)
             plain_sum = add(plain_sum, given)
             if PER_TOKEN:
-                scale = one_more(load_row(time_scale + row * time_scale_row, D, MAIN, TAIL))
-                if MOTION:
-                    timed = add(times(xhat, scale), load_row(time_shift + row * time_shift_row, D, MAIN, TAIL))
-                    product = add(product, times(given, timed))
-                given = times(given, factor)
-                store_row(dtime_scale + out, times(given, xhat), D, MAIN, TAIL)
-                store_row(dtime_shift + out, given, D, MAIN, TAIL)
-                given = times(given, scale)
+                given, product = through_time(
+                    given, xhat, factor, product, time_scale + row * time_scale_row, time_shift + row * time_shift_row,
+                    dtime_scale + out, dtime_shift + out, MOTION, D, MAIN, TAIL,
+                )  # fmt: skip
             else:
                 product = add(product, times(given, xhat))
                 given = times(given, factor)
-            along = total(times(given, xhat)) / D
-            level = total(given) / D
-            change = (given[0] - level - xhat[0] * along) * rstd, (given[1] - level - xhat[1] * along) * rstd
+            change = through_norm(given, xhat, rstd, D)
             if DTOTAL:
                 change = add(change, load_row(dtotal + row * dtotal_row, D, MAIN, TAIL))
             store_row(dx + out, change, D, MAIN, TAIL)
@@ -256,21 +298,13 @@ def backward_kernel(
                 update_sum = add(update_sum, pulled)
         again = strip > 0
         if MOTION:
-            opened = load_row(gate, D, MAIN, TAIL)
-            through = product
-            if TIME and not PER_TOKEN:
-                scale = one_more(load_row(time_scale, D, MAIN, TAIL))
-                shift = load_row(time_shift, D, MAIN, TAIL)
-                through = add(times(scale, product), times(shift, plain_sum))
             place = (batch * positions + position) * D
-            store_row(dmotion_scale + place, times(opened, through), tl.where(video, D, 0), MAIN, TAIL)
-            store_row(dmotion_shift + place, times(opened, plain_sum), tl.where(video, D, 0), MAIN, TAIL)
-            moved = load_row(motion_scale + position * motion_scale_row, tl.where(video, D, 0), MAIN, TAIL)
-            shifted = load_row(motion_shift + position * motion_shift_row, tl.where(video, D, 0), MAIN, TAIL)
-            add_to(dgate + own, add(times(moved, through), times(shifted, plain_sum)), again, D, MAIN, TAIL)
-            if TIME and not PER_TOKEN:
-                m = one_more(times(opened, moved))
-                product, plain_sum = times(m, product), times(m, plain_sum)
+            product, plain_sum = share_out(
+                product, plain_sum, motion_scale + position * motion_scale_row,
+                motion_shift + position * motion_shift_row, gate, time_scale, time_shift,
+                dmotion_scale + place, dmotion_shift + place, dgate + own, tl.where(video, D, 0), again,
+                D, MAIN, TAIL, TIME and not PER_TOKEN,
+            )  # fmt: skip
         if TIME and not PER_TOKEN:
             add_to(dtime_scale + own, product, again, D, MAIN, TAIL)
             add_to(dtime_shift + own, plain_sum, again, D, MAIN, TAIL)

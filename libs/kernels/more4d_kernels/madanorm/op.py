@@ -14,6 +14,7 @@ from more4d_kernels.backends import Backend, choose
 from more4d_kernels.madanorm.problem import Gradients, Problem, empty_gradients, empty_outputs
 
 Form = Literal["adaln", "paper"]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MODULES = {"triton": "gpu", "cpu": "cpu", "plain": "plain"}
 
 
@@ -83,7 +84,7 @@ def madanorm(
     x's place, and returned beside y, rounded to x's dtype; `update_gate` [B, D] or [B, L, D], 1 without.
 
     Every input has a gradient; there are no second derivatives. Same inputs, same bytes, on one device and backend.
-    Raises ValueError naming the shape or device that does not fit. Paper: section 4.3, MAdaNorm.
+    Raises ValueError naming the shape or device that does not fit. Paper: section 4.2, MAdaNorm.
     """
     if form not in ("adaln", "paper"):
         raise ValueError(f"unknown form {form!r}; the forms are 'adaln' and 'paper'")
@@ -179,10 +180,7 @@ def _backward(
     eps: float,
     backend: str,
 ) -> list[Tensor]:
-    """The gradient of each of `tensors`, of which x is what was normalised: the sum, where there is an update.
-
-    Without that of an update without a gate, which is x's.
-    """
+    """The gradient of each of `tensors`, of which x is what was normalised: the sum, where there is an update."""
     problem = _problem(tensors, names, frames, prefix, eps)
     return _present(_implementation(backend).backward(problem, dy, dtotal, mean, rstd))
 
@@ -210,6 +208,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     # Else an empty sum could come back with an empty gradient, which is not one of x.
     ctx.mark_non_differentiable(mean, rstd, *(() if updated else (total,)))
     normalised = total if updated else tensors[0]
+    ctx.update_dtype = None
+    if ctx.settings[0].endswith(" update"):
+        # Without a gate its gradient is that of x: the update itself need not be kept.
+        ctx.update_dtype, tensors = tensors[-1].dtype, tensors[:-1]
+        ctx.settings[0] = ctx.settings[0].removesuffix(" update")
     ctx.save_for_backward(mean, rstd, normalised, *tensors[1:])
     ctx.set_materialize_grads(False)
 
@@ -221,8 +224,8 @@ def _gradients(
     # Only x + gate * update may have been used of the outputs.
     dy = torch.zeros_like(tensors[0]) if dy is None else dy
     gradients = _backward(dy, dtotal, mean, rstd, tensors, *ctx.settings)
-    if ctx.settings[0].endswith(" update"):
-        gradients = [*gradients, gradients[0].to(tensors[-1].dtype)]
+    if ctx.update_dtype is not None:
+        gradients = [*gradients, gradients[0].to(ctx.update_dtype)]
     return gradients, None, None, None, None, None
 
 
@@ -259,8 +262,8 @@ def _alike(scale: Tensor, shift: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def _check_tokens(x: Tensor) -> None:
-    if x.ndim != 3 or not x.is_floating_point():
-        raise ValueError(f"x must be floating [B, L, D], not {x.dtype} {tuple(x.shape)}")
+    if x.ndim != 3 or x.dtype not in DTYPES:
+        raise ValueError(f"x must be [B, L, D] of {', '.join(map(str, DTYPES))}, not {x.dtype} {tuple(x.shape)}")
 
 
 def _check_motion(
@@ -299,7 +302,7 @@ def _check_update(x: Tensor, update: Tensor | None, update_gate: Tensor | None) 
 
 
 def _check_like(x: Tensor, name: str, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
-    if tensor.shape not in shapes or not tensor.is_floating_point():
+    if tensor.shape not in shapes or tensor.dtype not in DTYPES:
         wanted = " or ".join(str(tuple(shape)) for shape in shapes)
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}; it must be floating {wanted}")
     if tensor.device != x.device:

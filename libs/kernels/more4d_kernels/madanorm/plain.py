@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from more4d_kernels.madanorm.problem import Gradients, Normed, Problem
+from more4d_kernels.madanorm.reference import gated_sum_reference
 
 
 def forward(problem: Problem) -> Normed:
@@ -32,12 +33,9 @@ def forward(problem: Problem) -> Normed:
 
 def with_update(problem: Problem) -> Tensor:
     """x + update_gate * update [B, L, D] in x's dtype, empty without an update."""
-    x = problem.x.to(problem.inside)
     if problem.update is None:
-        return x.new_empty(0, dtype=problem.x.dtype)
-    update = problem.update.to(x.dtype)
-    gated = update if problem.update_gate is None else update * _row(problem.update_gate, x)
-    return (x + gated).to(problem.x.dtype)
+        return problem.x.new_empty(0)
+    return gated_sum_reference(problem.x, problem.update, problem.update_gate)
 
 
 def backward(problem: Problem, dy: Tensor, dtotal: Tensor | None, mean: Tensor, rstd: Tensor) -> Gradients:

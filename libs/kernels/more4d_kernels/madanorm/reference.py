@@ -37,6 +37,15 @@ def madanorm_reference(
     return torch.cat((normed[:, :prefix], video), dim=1).to(x_BLD.dtype) if prefix else video.to(x_BLD.dtype)
 
 
+def gated_sum_reference(x_BLD: Tensor, update_BLD: Tensor, update_gate: Tensor | None) -> Tensor:
+    """x + update_gate * update [B, L, D] in x's dtype, which is what an update has normalised in x's place."""
+    dtype = torch.promote_types(x_BLD.dtype, torch.float32)
+    gated = update_BLD.to(dtype)
+    if update_gate is not None:
+        gated = gated * _per_token(update_gate).to(dtype)
+    return (x_BLD.to(dtype) + gated).to(x_BLD.dtype)
+
+
 def _per_token(modulation: Tensor) -> Tensor:
     """[B, D] as [B, 1, D]; [B, L, D] as it is."""
     return modulation.unsqueeze(1) if modulation.ndim == 2 else modulation

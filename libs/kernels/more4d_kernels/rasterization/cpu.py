@@ -22,7 +22,6 @@ STRETCHES_PER_THREAD = 8
 CAMERAS_PER_THREAD = 4
 # A thread keeps no array for its next picture that is larger.
 KEPT_BYTES = 2**26
-HALF = kernel.HALF
 
 
 class Gaussians(NamedTuple):
@@ -51,52 +50,6 @@ class Projected(NamedTuple):
     boxes: kernel.Boxes
     depths: kernel.Floats
     places: kernel.Counts
-
-
-class Info(dict[str, Any]):
-    """gsplat's by-products under gsplat's names.
-
-    Those of the projection, 32 bytes for each Gaussian and camera, which few callers want, are computed when a value
-    is first read: from the tensors as they are then.
-    """
-
-    _PROJECTION = ("means2d", "conics", "depths", "radii")
-
-    def __init__(self, gaussians: Gaussians, cameras: list[Camera], width: int, height: int) -> None:
-        super().__init__(dict.fromkeys(self._PROJECTION), width=width, height=height, n_cameras=len(cameras))
-        self._not_yet: tuple[Gaussians, list[Camera]] | None = gaussians, cameras
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._PROJECTION:
-            self._project()
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """As of any dict."""
-        self._project()
-        return super().get(name, default)
-
-    def values(self) -> Any:
-        """As of any dict."""
-        self._project()
-        return super().values()
-
-    def items(self) -> Any:
-        """As of any dict."""
-        self._project()
-        return super().items()
-
-    def _project(self) -> None:
-        if self._not_yet is None:
-            return
-        (gaussians, cameras), self._not_yet = self._not_yet, None
-        count = len(gaussians.means)
-        shapes = ((len(cameras), count, 2), (len(cameras), count, 3), (len(cameras), count))
-        found = (*(np.zeros(shape, np.float32) for shape in shapes), np.zeros(shapes[0], np.int32))
-        for c, camera in enumerate(cameras):
-            for into, of_camera in zip(found, _byproducts(_project(gaussians, camera, stretches=1)), strict=True):
-                into[c] = of_camera
-        self.update((name, torch.from_numpy(array)) for name, array in zip(self._PROJECTION, found, strict=True))
 
 
 class _Kept(threading.local):
@@ -135,7 +88,7 @@ def rasterize(
     eps2d: float,
     backgrounds: Tensor | None,
     render_mode: str,
-) -> tuple[Tensor, Tensor, Info]:
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """What `rasterization` returns, in float32, by `torch.get_num_threads()` threads; inputs are not checked."""
     gaussians = Gaussians(*(_float32(t) for t in (means, quats, scales, opacities, colors)))
     limits = (near_plane, far_plane, eps2d)
@@ -145,15 +98,17 @@ def rasterize(
     image = np.empty((cameras, height, width, 4 if render_mode == "RGB+ED" else 3), np.float32)
     alpha = np.empty((cameras, height, width, 1), np.float32)
 
+    projection = np.empty((cameras, len(means), kernel.PROJECTION), np.float32)
+
     def draw(first: int, last: int, stretches: int) -> None:
         for c in range(first, last):
-            _draw(gaussians, seen_by[c], behind[c], image[c], alpha[c], stretches=stretches)
+            _draw(gaussians, seen_by[c], behind[c], image[c], alpha[c], projection[c], stretches=stretches)
 
     if cameras >= CAMERAS_PER_THREAD * threads:
         spread(draw, cameras, (1,), stretches=cameras)
     else:
         draw(0, cameras, STRETCHES_PER_THREAD * threads if threads > 1 else 1)
-    info = Info(gaussians, seen_by, width, height)
+    info = _info(projection) | {"width": width, "height": height, "n_cameras": cameras}
     return torch.from_numpy(image).to(means.device), torch.from_numpy(alpha).to(means.device), info
 
 
@@ -192,10 +147,13 @@ def _draw(
     behind: kernel.Floats,
     image: kernel.Floats,
     alpha: kernel.Floats,
+    projection: kernel.Floats,
     *,
     stretches: int,
 ) -> None:
     projected = _project(gaussians, camera, stretches=stretches)
+    told = (projected.splats, projected.depths, projection, projection.view(np.int32))
+    spread(kernel.tell, len(projection), told, stretches=stretches)
     starts, entries = _enter(projected, camera, stretches=stretches)
     read = (projected.splats, gaussians.opacities, gaussians.colors, projected.depths, starts, entries, behind)
     spread(kernel.blend, len(starts) - 1, (*read, image, alpha), stretches=stretches)
@@ -225,17 +183,15 @@ def _enter(projected: Projected, camera: Camera, *, stretches: int) -> tuple[ker
     return starts, entries
 
 
-def _byproducts(projected: Projected) -> tuple[kernel.Floats, kernel.Floats, kernel.Floats, kernel.Ints]:
-    """gsplat's means2d [N, 2], conics [N, 3], depths [N] and radii [N, 2]; zero for what is not drawn."""
-    drawn = projected.depths > 0
-    u, v, curve, shear, fall, limit = projected.splats[drawn, :6].T
-    columns, rows = HALF / curve + shear * shear * (HALF / fall), HALF / fall
-    radii = np.minimum(np.ceil(np.sqrt(2 * limit * np.stack((columns, rows)))), 1e9)
-    found = np.zeros((len(drawn), 5), np.float32)
-    found[drawn] = np.stack((u, v, 2 * curve, -2 * shear * curve, 2 * (fall + curve * shear * shear)), axis=-1)
-    whole = np.zeros((len(drawn), 2), np.int32)
-    whole[drawn] = radii.T
-    return found[:, :2], found[:, 2:], projected.depths, whole
+def _info(projection: kernel.Floats) -> dict[str, Any]:
+    """gsplat's by-products of projecting, under gsplat's names."""
+    found = torch.from_numpy(projection)
+    return {
+        "means2d": found[..., :2],
+        "conics": found[..., 2:5],
+        "depths": found[..., 5],
+        "radii": found[..., 6:].view(torch.int32),
+    }
 
 
 def _camera(viewmat: Tensor, K: Tensor, limits: tuple[float, float, float], width: int, height: int) -> Camera:

@@ -32,6 +32,8 @@ TILE_WIDTH, TILE_HEIGHT = 64, 32
 CHUNK = 8192
 SPLAT = 10
 OPACITY, DEPTH, FIELDS = 10, 14, 15
+# What a caller is told of a Gaussian: centre, the inverse covariance's three entries, depth, and two radii, integers.
+PROJECTION = 8
 
 MAX_ALPHA = np.float32(0.999)
 MIN_ALPHA = np.float32(1 / 255)
@@ -123,6 +125,25 @@ def project(
         for row in range(boxes[g, 2], boxes[g, 3]):
             for column in range(boxes[g, 0], boxes[g, 1]):
                 counts[chunk, row * columns + column] += 1
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def tell(start: int, stop: int, splats: Floats, depths: Floats, told: Floats, radii: Ints) -> None:
+    """Fill rows of `told` [N, PROJECTION] for Gaussians start..stop, zeros for those not drawn; `radii` is its memory."""
+    for g in range(start, stop):
+        told[g] = ZERO
+        if depths[g] == ZERO:
+            continue
+        u, v, curve, shear, fall, limit = (
+            splats[g, 0], splats[g, 1], splats[g, 2], splats[g, 3], splats[g, 4], splats[g, 5]
+        )  # fmt: skip
+        told[g, 0], told[g, 1], told[g, 5] = u, v, depths[g]
+        told[g, 2], told[g, 3] = TWO * curve, -TWO * shear * curve
+        told[g, 4] = TWO * (fall + curve * shear * shear)
+        rows = HALF / fall
+        columns = HALF / curve + shear * shear * rows
+        radii[g, 6] = np.int32(min(math.ceil(math.sqrt(TWO * limit * columns)), 1e9))
+        radii[g, 7] = np.int32(min(math.ceil(math.sqrt(TWO * limit * rows)), 1e9))
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)

@@ -9,6 +9,9 @@ RenderMode = Literal["RGB", "RGB+ED"]
 Backend = Literal["auto", "cpu", "gsplat"]
 
 
+LARGEST = 2**16
+
+
 def rasterization(
     means: Tensor,
     quats: Tensor,
@@ -34,8 +37,7 @@ def rasterization(
     `Ks` [C, 3, 3] in pixels, centres at +0.5; Gaussians outside [near_plane, far_plane] are not drawn;
     `eps2d` is added to the 2D variances, in pixels squared; `backgrounds` [C, 3], black without. "RGB+ED"
     appends the expected depth, 0 where nothing is drawn. `info` holds means2d [C, N, 2], depths [C, N],
-    conics [C, N, 3] and radii [C, N, 2] (0 = not drawn); on a CPU they are computed when first read, from the
-    tensors as they are then.
+    conics [C, N, 3] and radii [C, N, 2] (0 = not drawn).
 
     Backend "auto" takes gsplat for CUDA tensors and "cpu" for others. "cpu" runs on as many threads as torch
     (`torch.set_num_threads`) with the same bytes for any number of them, draws no Gaussian of which any number is not
@@ -104,6 +106,8 @@ def _check_settings(
 ) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"an image of {width}x{height} has no pixel; width and height must be at least 1")
+    if max(width, height) > LARGEST:
+        raise ValueError(f"an image of {width}x{height} is too large; render parts of at most {LARGEST} pixels a side")
     if not 0 < near_plane < far_plane:
         raise ValueError(f"near_plane={near_plane} and far_plane={far_plane} must satisfy 0 < near_plane < far_plane")
     if not eps2d >= 0:
