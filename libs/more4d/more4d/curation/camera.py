@@ -123,7 +123,8 @@ def _track(before: Grey, after: Grey, corners_N2: Points, guess_N2: Points) -> t
     there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, corners_N2, guess_N2.copy(), flags=_FROM_GUESS)
     back, returned, _ = cv2.calcOpticalFlowPyrLK(after, before, there, corners_N2.copy(), flags=_FROM_GUESS)
     near = np.linalg.norm(back - corners_N2, axis=1) < _TOLERANCE
-    return there, (seen & returned).astype(bool).ravel() & near
+    led_back = np.asarray(seen, bool).ravel() & np.asarray(returned, bool).ravel() & near
+    return np.asarray(there, np.float32), led_back
 
 
 _FROM_GUESS = cv2.OPTFLOW_USE_INITIAL_FLOW
@@ -131,7 +132,8 @@ _FROM_GUESS = cv2.OPTFLOW_USE_INITIAL_FLOW
 
 def _common_motion(starts: Points, ends: Points, size: tuple[int, ...]) -> Homography | None:
     """The homography that most of the picture's border follows; None where hardly any of it agrees on one."""
-    found, _ = cv2.findHomography(starts, ends, cv2.RANSAC, _TOLERANCE)
+    answer, _ = cv2.findHomography(starts, ends, cv2.RANSAC, _TOLERANCE)
+    found = None if answer is None else np.asarray(answer, np.float64)
     still = _agreeing_cells(starts, ends, np.eye(3), size)
     moving = 0 if found is None else _agreeing_cells(starts, ends, found, size)
     if max(still, moving) < _MIN_CELLS:

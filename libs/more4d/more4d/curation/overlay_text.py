@@ -72,8 +72,9 @@ class RapidDetector:
     def boxes(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """As the interface says."""
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        found = self._engine(bgr, use_det=True, use_cls=False, use_rec=False)
-        return [] if found.boxes is None else [np.asarray(box, np.float32) for box in found.boxes]
+        # Its answer's class depends on what was asked for and found.
+        found = getattr(self._engine(bgr, use_det=True, use_cls=False, use_rec=False), "boxes", None)
+        return [] if found is None else [np.asarray(box, np.float32) for box in found]
 
 
 @lru_cache(maxsize=1)

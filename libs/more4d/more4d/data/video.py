@@ -112,7 +112,7 @@ def iter_thumbnails(source: Source, height: int, width: int) -> Iterator[tuple[f
         small = frame.reformat(
             width=height if turned else width, height=width if turned else height, format="rgb24", interpolation="AREA"
         )
-        yield time, np.rot90(small.to_ndarray(), round(frame.rotation / 90) % 4)
+        yield time, np.rot90(np.asarray(small.to_ndarray(), np.uint8), round(frame.rotation / 90) % 4)
 
 
 def resample(frames: Iterable[tuple[float, Frame]], fps: float) -> Iterator[tuple[float, Frame]]:
