@@ -34,6 +34,7 @@ SPLAT = 10
 OPACITY, DEPTH, FIELDS = 10, 14, 15
 # What a caller is told of a Gaussian: centre, the inverse covariance's three entries, depth, and two radii, integers.
 PROJECTION = 8
+LARGEST_RADIUS = np.float32(1e9)
 
 MAX_ALPHA = np.float32(0.999)
 MIN_ALPHA = np.float32(1 / 255)
@@ -131,19 +132,18 @@ def project(
 def tell(start: int, stop: int, splats: Floats, depths: Floats, told: Floats, radii: Ints) -> None:
     """Fill rows of `told` [N, PROJECTION] for Gaussians start..stop, zeros for those not drawn; `radii` is its memory."""
     for g in range(start, stop):
-        told[g] = ZERO
         if depths[g] == ZERO:
+            for k in range(PROJECTION):
+                told[g, k] = ZERO
             continue
-        u, v, curve, shear, fall, limit = (
-            splats[g, 0], splats[g, 1], splats[g, 2], splats[g, 3], splats[g, 4], splats[g, 5]
-        )  # fmt: skip
-        told[g, 0], told[g, 1], told[g, 5] = u, v, depths[g]
+        curve, shear, fall, twice_limit = splats[g, 2], splats[g, 3], splats[g, 4], TWO * splats[g, 5]
+        told[g, 0], told[g, 1], told[g, 5] = splats[g, 0], splats[g, 1], depths[g]
         told[g, 2], told[g, 3] = TWO * curve, -TWO * shear * curve
         told[g, 4] = TWO * (fall + curve * shear * shear)
         rows = HALF / fall
         columns = HALF / curve + shear * shear * rows
-        radii[g, 6] = np.int32(min(math.ceil(math.sqrt(TWO * limit * columns)), 1e9))
-        radii[g, 7] = np.int32(min(math.ceil(math.sqrt(TWO * limit * rows)), 1e9))
+        radii[g, 6] = np.int32(min(np.ceil(np.sqrt(twice_limit * columns)), LARGEST_RADIUS))
+        radii[g, 7] = np.int32(min(np.ceil(np.sqrt(twice_limit * rows)), LARGEST_RADIUS))
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
