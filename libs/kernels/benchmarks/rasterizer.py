@@ -18,7 +18,9 @@ NAMES = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
 
 def cases(device: torch.device) -> Iterator[Case]:
     """One frame at three sizes of splat, and a clip from a camera that moves; on CUDA what gsplat needs, where it is."""
-    if device.type == "cuda" and importlib.util.find_spec("gsplat") is None:
+    needed = "gsplat" if device.type == "cuda" else "numba"
+    if importlib.util.find_spec(needed) is None:
+        print(f"the rasterizer needs {needed}, which is not installed")
         return
     ours = "more4d, numba" if device.type == "cpu" else "more4d, gsplat"
     for scale in SCALES_M:
