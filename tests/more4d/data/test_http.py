@@ -27,17 +27,20 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[str | None]]]:
     app = web.Application(middlewares=[listen])
     app.router.add_static("/", tmp_path)
     runner = web.AppRunner(app)
-    loop.run_until_complete(runner.setup())
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    loop.run_until_complete(site.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+
     try:
+        asyncio.run_coroutine_threadsafe(start(), loop).result()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}", ranges
     finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(runner.cleanup())
         loop.close()
 
 

@@ -1,10 +1,10 @@
 """Claims about more4d.sourcing.addresses."""
 
-import asyncio
 import socket
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from more4d.asynchronous import completed
 from more4d.sourcing.addresses import GuardedResolver, Reach, RefusedError, is_public, redact
 
 HTTPS = Reach(frozenset({"https"}))
@@ -89,12 +89,12 @@ class Answers(AbstractResolver):
 
 def test_a_name_with_one_private_address_among_public_ones_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"192\.168\.0\.9 is a private"):
-        asyncio.run(GuardedResolver(HTTPS, Answers("8.8.8.8", "192.168.0.9")).resolve("x.example", 443))
+        completed(GuardedResolver(HTTPS, Answers("8.8.8.8", "192.168.0.9")).resolve("x.example", 443))
 
 
 def test_a_named_host_may_be_private() -> None:
     reach = Reach(frozenset({"https"}), frozenset({"x.example"}))
-    (found,) = asyncio.run(GuardedResolver(reach, Answers("192.168.0.9")).resolve("x.example", 443))
+    (found,) = completed(GuardedResolver(reach, Answers("192.168.0.9")).resolve("x.example", 443))
     assert found["host"] == "192.168.0.9"
 
 

@@ -14,6 +14,7 @@ from tenacity.wait import wait_random_exponential
 from tqdm import tqdm
 from yarl import URL
 
+from more4d.asynchronous import completed
 from more4d.sourcing.addresses import FetchError, Reach
 from more4d.sourcing.http import TransientError, open_session, try_http
 from more4d.sourcing.limits import FetchLimits
@@ -40,7 +41,7 @@ def fetch_all(
     unique = list(dict.fromkeys(urls))
     if not unique:
         return {}
-    return asyncio.run(_Fetching(folder, reach, limits, any_type).run(unique, resolver))
+    return completed(_Fetching(folder, reach, limits, any_type).run(unique, resolver))
 
 
 class _Host:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from more4d.asynchronous import completed
 from more4d.curation.llm.cache import AnswerCache
 from more4d.curation.llm.client import ChatClient
 from more4d.curation.llm.errors import ServerDownError, ServerRefusedError, UnansweredError
@@ -24,7 +25,7 @@ def _ask(settings: ServerSettings, cache: AnswerCache, messages: list[dict[str, 
         async with ChatClient(settings, cache) as client:
             return await client.reply(messages or QUESTION, prompt_version="p-1", schema={"type": "object"})
 
-    return asyncio.run(ask())
+    return completed(ask())
 
 
 def test_the_schema_and_every_setting_reach_the_server(chat: Any, settings: Any, cache: AnswerCache) -> None:
@@ -133,7 +134,7 @@ def test_a_server_that_stays_down_ends_the_run(chat: Any, settings: Any, answer_
                     await client.reply([{"role": "user", "content": str(number)}], prompt_version="p", schema=None)
 
     with pytest.raises(ServerDownError, match="3 questions in a row .* status 503"):
-        asyncio.run(ask())
+        completed(ask())
 
 
 def test_the_same_question_at_the_same_time_is_asked_once(chat: Any, settings: Any, cache: AnswerCache) -> None:
@@ -142,7 +143,7 @@ def test_the_same_question_at_the_same_time_is_asked_once(chat: Any, settings: A
             asking = (client.reply(QUESTION, prompt_version="p", schema=None) for _ in range(8))
             return await asyncio.gather(*asking)
 
-    assert len(set(asyncio.run(ask()))) == 1
+    assert len(set(completed(ask()))) == 1
     assert len(chat.asked) == 1
 
 
@@ -196,4 +197,4 @@ def test_faults_among_answers_do_not_end_the_run(
                     failed += 1
         return failed
 
-    assert asyncio.run(ask()) == 6
+    assert completed(ask()) == 6

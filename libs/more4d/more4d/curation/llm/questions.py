@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from more4d.asynchronous import completed
 from more4d.curation.llm.accounting import Spent
 from more4d.curation.llm.cache import AnswerCache
 from more4d.curation.llm.errors import CannotAskError, UnansweredError
@@ -70,7 +71,7 @@ def ask_all(
     What is in the cache is not asked. Raises ServerRefusedError, ServerDownError and BudgetSpentError, ValueError where
     the key is not in the environment.
     """
-    return asyncio.run(_ask_all(questions, answer, settings, cache, label))
+    return completed(_ask_all(questions, answer, settings, cache, label))
 
 
 async def _ask_all(
