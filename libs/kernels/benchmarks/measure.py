@@ -88,15 +88,6 @@ def _seconds(make: Callable[[], Call], device: torch.device) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    call = make()
-    # What the last call left in the GPU's cache would make the next one look faster than memory is; and the GPU is to
-    # be busy until the call is queued, or Python's time would be measured.
-    other = torch.empty(2**28, dtype=torch.int8, device=device)
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for _ in range(16):
-        other.zero_()
-    before.record()
-    call()
-    after.record()
-    torch.cuda.synchronize(device)
-    return before.elapsed_time(after) / 1e3
+    from more4d_kernels.tuning import time_on_gpu
+
+    return time_on_gpu(make(), device)

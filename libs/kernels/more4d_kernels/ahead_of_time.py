@@ -52,7 +52,7 @@ def compile_launch(launch: Launch, capability: int) -> Compiled:
     signature, constants, attributes = specialize(launch)
     source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", capability, 32)
-    built = triton.compile(source, target=target, options={"num_warps": launch.num_warps, "enable_fp_fusion": True})
+    built = triton.compile(source, target=target, options=launch.options)
     usage, sass = _inspect(built.asm["cubin"])
     return Compiled(
         launch.kernel.__name__,

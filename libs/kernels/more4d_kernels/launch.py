@@ -36,6 +36,11 @@ class Launch:
     arguments: dict[str, Any]
     num_warps: int
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told; fusing multiply and add is said, because Triton's default changes."""
+        return {"num_warps": self.num_warps, "enable_fp_fusion": True}
+
     def run(self) -> None:
         """Start it on the device of its tensors; a grid with nothing in it is not started."""
         if 0 in self.grid:
@@ -44,13 +49,12 @@ class Launch:
             raise ValueError(
                 f"{max(self.grid[1:])} samples are more than a GPU takes at once, {MOST_SAMPLES}: split them"
             )
-        options = {"num_warps": self.num_warps, "enable_fp_fusion": True}
         device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
         if device.type == "cuda":
             with torch.cuda.device(device):
-                self.kernel[self.grid](**self.arguments, **options)
+                self.kernel[self.grid](**self.arguments, **self.options)
         else:
-            self.kernel[self.grid](**self.arguments, **options)
+            self.kernel[self.grid](**self.arguments, **self.options)
 
     def with_arguments(self, **changed: Any) -> "Launch":
         """The same launch with other arguments."""

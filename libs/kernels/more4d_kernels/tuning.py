@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from more4d_kernels.launch import Launch, Setting
 
@@ -38,9 +37,10 @@ def tuned(
     """
     if measure is None and (device.type != "cuda" or len(candidates) == 1):
         return candidates[0]
-    name = device_name(device)
-    if (known := _remembered.get((name, shape))) is not None:
+    # Asked in every call: nothing that takes time comes before.
+    if (known := _remembered.get((device, shape))) is not None:
         return known
+    name = device_name(device)
     measure_on = partial(seconds_on_gpu, device=device)
     stored = _read().get(name, {}).get(shape)
     setting = None if stored is None else Setting(**stored)
@@ -50,11 +50,11 @@ def tuned(
             return candidates[0]
         setting = min(candidates, key=lambda candidate: _seconds(launch(candidate), measure or measure_on))
         _store(name, shape, setting)
-    _remembered[name, shape] = setting
+    _remembered[device, shape] = setting
     return setting
 
 
-_remembered: dict[tuple[str, str], Setting] = {}
+_remembered: dict[tuple[torch.device, str], Setting] = {}
 
 
 def device_name(device: torch.device) -> str:
@@ -66,23 +66,24 @@ def device_name(device: torch.device) -> str:
 
 
 def seconds_on_gpu(launch: Launch, device: torch.device) -> float:
-    """Median time of one run, each with a cache that holds other data."""
-    with torch.cuda.device(device):
-        launch.run()
-        other = torch.empty(2**28, dtype=torch.int8, device=device)
-        return statistics.median(_once(launch, other) for _ in range(7))
-
-
-def _once(launch: Launch, other: Tensor) -> float:
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # Long enough for the launch to be queued before the GPU is done: else Python's time would be measured.
-    for _ in range(8):
-        other.zero_()
-    before.record()
+    """Median time of one run."""
     launch.run()
-    after.record()
-    after.synchronize()
-    return before.elapsed_time(after) / 1e3
+    return statistics.median(time_on_gpu(launch.run, device) for _ in range(7))
+
+
+def time_on_gpu(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds that the GPU takes for one call, with other data in its cache."""
+    with torch.cuda.device(device):
+        other = torch.empty(2**28, dtype=torch.int8, device=device)
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # Long enough for the call to be queued before the GPU is done: else Python's time would be measured.
+        for _ in range(16):
+            other.zero_()
+        before.record()
+        call()
+        after.record()
+        after.synchronize()
+        return before.elapsed_time(after) / 1e3
 
 
 def _seconds(launch: Launch, measure: Callable[[Launch], float]) -> float:

@@ -98,21 +98,22 @@ def backward_launch(
 
 def forward_settings(problem: Problem) -> tuple[Setting, ...]:
     """Candidates, the best guess first: all frames of a position in one program, the next row on its way."""
-    warps = warps_for(problem.x.shape[2])
-    return tuple(
-        Setting(count, stages, strip)
-        for strip in (16, 7)
-        for stages in (2, 3)
-        for count in dict.fromkeys((warps, min(2 * warps, 16)))
-    )
+    counts = _warp_counts(problem.x.shape[2])
+    return tuple(Setting(count, stages, strip) for strip in (16, 7) for stages in (2, 3) for count in counts)
 
 
 def backward_settings(problem: Problem) -> tuple[Setting, ...]:
     """Candidates, the best guess first; with more to hold than x and dy, wide rows leave no registers for others."""
-    warps = warps_for(problem.x.shape[2])
+    counts = _warp_counts(problem.x.shape[2])
     if problem.per_token or problem.update_gate is not None:
-        return (Setting(warps, num_stages=2),)
-    return tuple(Setting(count, stages) for stages in (3, 2) for count in dict.fromkeys((warps, min(2 * warps, 16))))
+        return (Setting(counts[0], num_stages=2),)
+    return tuple(Setting(count, stages) for stages in (3, 2) for count in counts)
+
+
+def _warp_counts(width: int) -> tuple[int, ...]:
+    """`warps_for` and, where a thread's share of a bf16 row then still is a load of 16 bytes, twice as many."""
+    warps = warps_for(width)
+    return (warps, 2 * warps) if warps < 16 and pieces(width)[0] >= 2 * warps * 32 * 8 else (warps,)
 
 
 def warps_for(width: int) -> int:
@@ -170,7 +171,6 @@ def _switches(problem: Problem) -> dict[str, bool]:
         "TIME": problem.time_scale is not None,
         "PER_TOKEN": problem.per_token,
         "MOTION": problem.motion_scale is not None,
-        "PAPER": problem.time_scale is None,
         "UPDATE_GATE": problem.update_gate is not None,
     }
 

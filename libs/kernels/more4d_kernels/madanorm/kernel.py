@@ -89,16 +89,16 @@ def centred(row, mean, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr):
 
 @triton.jit
 def motion_rows(
-    motion_scale, motion_shift, gate, video, PAPER: tl.constexpr, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr
+    motion_scale, motion_shift, gate, video, TIME: tl.constexpr, D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr
 ):  # fmt: skip
     """m and n of one position: what multiplies and what is added; 1 and 0 where not `video`."""
     opened = load_row(gate, tl.where(video, D, 0), MAIN, TAIL)
     m = times(opened, load_row(motion_scale, tl.where(video, D, 0), MAIN, TAIL))
     n = times(opened, load_row(motion_shift, tl.where(video, D, 0), MAIN, TAIL))
-    if PAPER:
-        plain = tl.where(video, 0.0, 1.0)
-        return (m[0] + plain, m[1] + plain), n
-    return one_more(m), n
+    if TIME:
+        return one_more(m), n
+    plain = tl.where(video, 0.0, 1.0)
+    return (m[0] + plain, m[1] + plain), n
 
 
 @triton.jit
@@ -110,7 +110,7 @@ def forward_kernel(
     motion_scale_batch, motion_scale_row, motion_shift_batch, motion_shift_row,
     tokens, positions, frames, prefix, eps,
     D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, STRIP: tl.constexpr, STAGES: tl.constexpr,
-    TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr, PAPER: tl.constexpr,
+    TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr,
     UPDATE: tl.constexpr, UPDATE_GATE: tl.constexpr, UPDATE_GATE_PER_TOKEN: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
@@ -131,7 +131,7 @@ def forward_kernel(
         m, n = motion_rows(
             motion_scale + batch * motion_scale_batch + position.to(tl.int64) * motion_scale_row,
             motion_shift + batch * motion_shift_batch + position.to(tl.int64) * motion_shift_row,
-            gate, video, PAPER, D, MAIN, TAIL,
+            gate, video, TIME, D, MAIN, TAIL,
         )  # fmt: skip
     else:
         m, n = one_more(zeros(MAIN, TAIL)), zeros(MAIN, TAIL)
@@ -240,7 +240,7 @@ def backward_kernel(
     motion_scale_batch, motion_scale_row, motion_shift_batch, motion_shift_row,
     tokens, positions, frames, prefix, programs,
     D: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, STAGES: tl.constexpr,
-    TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr, PAPER: tl.constexpr,
+    TIME: tl.constexpr, PER_TOKEN: tl.constexpr, MOTION: tl.constexpr,
     UPDATE_GATE: tl.constexpr, DTOTAL: tl.constexpr,
 ):  # fmt: skip
     """Gradients of every input, without atomics: `programs` of them share a sample, each with a row of its own in the
@@ -265,7 +265,7 @@ def backward_kernel(
         factor = one_more(zeros(MAIN, TAIL))
         if MOTION:
             rows = motion_scale + position * motion_scale_row, motion_shift + position * motion_shift_row
-            factor, _ = motion_rows(rows[0], rows[1], gate, video, PAPER, D, MAIN, TAIL)
+            factor, _ = motion_rows(rows[0], rows[1], gate, video, TIME, D, MAIN, TAIL)
         if TIME and not PER_TOKEN:
             factor = times(one_more(load_row(time_scale, D, MAIN, TAIL)), factor)
         product, plain_sum, update_sum = zeros(MAIN, TAIL), zeros(MAIN, TAIL), zeros(MAIN, TAIL)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from more4d_kernels.madanorm.problem import Gradients, Normed, Problem
-from more4d_kernels.madanorm.reference import gated_sum_reference
+from more4d_kernels.madanorm.reference import gated_sum_reference, per_token
 
 
 def forward(problem: Problem) -> Normed:
@@ -122,7 +122,7 @@ def _by_frame(problem: Problem, tokens: Tensor) -> Tensor:
 def _row(modulation: Tensor | None, like: Tensor) -> Tensor:
     """[B, D] as [B, 1, D], [B, L, D] as it is, in `like`'s dtype."""
     assert modulation is not None
-    return (modulation.unsqueeze(1) if modulation.ndim == 2 else modulation).to(like.dtype)
+    return per_token(modulation).to(like.dtype)
 
 
 def _reduced(gradient: Tensor, modulation: Tensor | None) -> Tensor | None:

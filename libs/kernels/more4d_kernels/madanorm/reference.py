@@ -30,7 +30,7 @@ def madanorm_reference(
     shift = gate * motion_shift_BSD.to(dtype).unsqueeze(1)
     normed = functional.layer_norm(x_BLD.to(dtype), x_BLD.shape[-1:], eps=eps)
     if form == "adaln":
-        normed = normed * (1 + _per_token(time_scale).to(dtype)) + _per_token(time_shift).to(dtype)
+        normed = normed * (1 + per_token(time_scale).to(dtype)) + per_token(time_shift).to(dtype)
         scale = 1 + scale
     video = normed[:, prefix:].unflatten(1, (frames, motion_scale_BSD.shape[1]))
     video = (video * scale + shift).flatten(1, 2)
@@ -42,10 +42,10 @@ def gated_sum_reference(x_BLD: Tensor, update_BLD: Tensor, update_gate: Tensor |
     dtype = torch.promote_types(x_BLD.dtype, torch.float32)
     gated = update_BLD.to(dtype)
     if update_gate is not None:
-        gated = gated * _per_token(update_gate).to(dtype)
+        gated = gated * per_token(update_gate).to(dtype)
     return (x_BLD.to(dtype) + gated).to(x_BLD.dtype)
 
 
-def _per_token(modulation: Tensor) -> Tensor:
+def per_token(modulation: Tensor) -> Tensor:
     """[B, D] as [B, 1, D]; [B, L, D] as it is."""
     return modulation.unsqueeze(1) if modulation.ndim == 2 else modulation

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 
 @contextmanager
-def atomic_file(final: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; it becomes `final` when the block ends well, else it vanishes."""
-    temporary = _sibling(final)
+def atomic_file(final: Path, *, shared: bool = False) -> Iterator[Path]:
+    """A temporary sibling to write to; it becomes `final` when the block ends well, else it vanishes.
+
+    `shared` files may be written by several threads or processes at once: each has a sibling of its own.
+    """
+    temporary = _sibling(final, f".{os.getpid()}-{threading.get_ident()}" if shared else "")
     temporary.unlink(missing_ok=True)
     try:
         yield temporary
@@ -42,10 +46,10 @@ def atomic_directory(final: Path) -> Iterator[Path]:
     sync(final.parent)
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path`: a reader sees the old bytes or the new ones, never a part."""
+def atomic_write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Put `data` at `path`: a reader sees the old bytes or the new ones, never a part. `shared` as of `atomic_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
+    with atomic_file(path, shared=shared) as temporary:
         temporary.write_bytes(data)
 
 
@@ -63,8 +67,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sibling(final: Path) -> Path:
-    return final.with_name(f".{final.name}.partial")
+def _sibling(final: Path, writer: str = "") -> Path:
+    return final.with_name(f".{final.name}{writer}.partial")
 
 
 def _sync_tree(folder: Path) -> None:

@@ -34,11 +34,13 @@ class ModulatedBlock(WanTransformerBlock):
     ) -> Tensor:
         """`forward` with the norms before self-attention and before the feed-forward given."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + temb.float()).unbind(dim=1)
-        attended = self.attn1(first(hidden_BLD, scale1, shift1), None, None, rotary)
-        hidden_BLD = gated_residual(hidden_BLD, attended, gate1)
-        normed = self.norm2(hidden_BLD.float()).type_as(hidden_BLD)
-        update = self.attn2(normed, context, None, None)
+        # Nothing that is used once has a name: it would be held until the block ends.
+        hidden_BLD = gated_residual(
+            hidden_BLD, self.attn1(first(hidden_BLD, scale1, shift1), None, None, rotary), gate1
+        )
+        update = self.attn2(self.norm2(hidden_BLD.float()).type_as(hidden_BLD), context, None, None)
         normed, hidden_BLD = second(hidden_BLD, scale2, shift2, update=update)
+        del update
         return gated_residual(hidden_BLD, self.ffn(normed), gate2)
 
 

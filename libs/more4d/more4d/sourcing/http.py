@@ -15,7 +15,9 @@ from yarl import URL
 
 from more4d.sourcing.addresses import FetchError, GuardedResolver, Reach, RefusedError
 from more4d.sourcing.limits import FetchLimits
-from more4d.sourcing.store import COPY_BLOCK, Place
+from more4d.sourcing.store import Place
+
+COPY_BLOCK = 2**20
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LATER = frozenset({408, 425, 429})

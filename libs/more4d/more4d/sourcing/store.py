@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from more4d.data.atomic import atomic_write_json, sync
 from more4d.data.hashing import hash_file
-
-COPY_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,4 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        with source.open("rb") as given, target.open("wb") as taken:
-            while block := given.read(COPY_BLOCK):
-                taken.write(block)
+        shutil.copyfile(source, target)

@@ -3,15 +3,13 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from more4d.curation.llm.replies import Reply
-from more4d.data.atomic import sync
+from more4d.data.atomic import atomic_write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +39,7 @@ class AnswerCache:
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep the reply; when this returns it is on the disk."""
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: another process may be writing the same answer.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{key}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(reply.model_dump_json().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        sync(path.parent)
+        atomic_write_bytes(self._path(key), reply.model_dump_json().encode(), shared=True)
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.json"
