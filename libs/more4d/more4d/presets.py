@@ -71,6 +71,7 @@ TINY: dict[str, Any] = {
         "shard_bytes": 100_000_000,
         "max_rejected_share": 0.5,
     },
+    "data_report": {"gallery": 24},
     "motion_vae": {
         "loss": {"train_trajectory_encoder": False, "video_weight": 0.5},
         "train": {
@@ -129,6 +130,7 @@ SMOKE = derive(
         "preset": "smoke",
         "source": {"rendered_train": 6, "rendered_val": 2, "novel_views": ["circle_left"], "packaged": []},
         "trajscene": {"views": ["circle_left"]},
+        "data_report": {"gallery": 4},
         "motion_vae": _FEW_STEPS,
         "strag": _FEW_STEPS,
         "vism": _FEW_STEPS,

@@ -18,8 +18,8 @@ from more4d.report.measures import collect_base_tables, collect_tables
 from more4d.report.model import Acknowledgement, Curve, PageData, Run, StageTime
 
 LINEAGE = (
-    "source", "clips", "captions", "selection", "depth", "tracks", "trajscene", "motion_vae", "latents", "strag",
-    "vism", "samples", "evaluation", "scenes",
+    "source", "clips", "captions", "selection", "depth", "tracks", "trajscene", "data_report", "motion_vae", "latents",
+    "strag", "vism", "samples", "evaluation", "scenes",
 )  # fmt: skip
 _CURVES = {"motion_vae": "Motion VAE", "strag": "4D-STraG", "vism": "4D-ViSM"}
 

@@ -27,10 +27,15 @@ _STRIPE_PIXELS = 8
 
 def image_url(image: Image, *, width: int | None = None, quality: int = 88) -> str:
     """The image as a data URL (WebP), enlarged or shrunk to `width` pixels."""
-    resized = image if width is None else resize(image[None], width)[0]
+    data = image_bytes(image if width is None else resize(image[None], width)[0], quality)
+    return f"data:image/webp;base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def image_bytes(image: Image, quality: int = 88) -> bytes:
+    """A WebP file of the image."""
     buffer = io.BytesIO()
-    PillowImage.fromarray(resized).save(buffer, "WEBP", quality=quality, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    PillowImage.fromarray(image).save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
 
 
 def video_base64(video: Video, fps: float) -> str:
@@ -55,13 +60,23 @@ def stripe_holes(video: Video, covered: NDArray[np.bool_], width: int) -> Video:
     return np.where(np.stack(kept)[..., None].astype(bool), large, stripes)
 
 
+def depth_range(depth: NDArray[np.floating]) -> tuple[float, float] | None:
+    """The depths in metres that depth_panel shows brightest and darkest; None where nothing is known."""
+    known = depth[np.isfinite(depth) & (depth > 0)]
+    if not known.size:
+        return None
+    low, high = np.exp(np.percentile(np.log(known), [1, 99]))
+    return float(low), float(high)
+
+
 def depth_panel(depth: NDArray[np.floating], width: int = PANEL_WIDTH) -> Image:
     """[H,W] metres as colours, near bright, on a logarithmic scale; black where there is no depth."""
     known = np.isfinite(depth) & (depth > 0)
-    if not known.any():
+    shown = depth_range(depth)
+    if shown is None:
         return np.zeros((_even(depth.shape[0] * width / depth.shape[1]), width, 3), np.uint8)
+    low, high = np.log(shown)
     logs = np.log(np.where(known, depth, depth[known].max()))
-    low, high = np.percentile(logs[known], [1, 99])
     nearness = 1 - np.clip((logs - low) / max(high - low, 1e-6), 0, 1)
     coloured = cv2.applyColorMap((nearness * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)[..., ::-1]
     return resize(np.where(known[..., None], coloured, 0).astype(np.uint8)[None], width)[0]

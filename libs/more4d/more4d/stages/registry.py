@@ -5,7 +5,7 @@ from importlib import import_module
 from more4d.stages.base import Stage
 
 LINEAGE = (
-    "source", "clips", "captions", "selection", "depth", "tracks", "trajscene",
+    "source", "clips", "captions", "selection", "depth", "tracks", "trajscene", "data_report",
     "motion_vae", "latents", "strag", "vism", "samples", "evaluation", "scenes",
 )  # fmt: skip
 TINY_BASE = ("base_scenes", "base_depth", "base_motion_encoder", "base_vae", "base_strag", "base_vism", "base_bundle")

@@ -1,0 +1,145 @@
+"""What an engineer must know before training: leaks between train and val, lost clips, licences, how much moves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from more4d.data.tables import ACCEPTED
+from more4d.report.curated.journey import LOST
+from more4d.report.curated.scores import limit
+from more4d.report.curated.sources import LicenceCount
+from more4d.report.curated.tables import Tables
+
+_STILL = 0.01
+"""A sample of which less than this share of the points moves teaches little motion."""
+_HASH_DIGITS = 48
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence with what it rests on; `level` says whether it must be mended, weighed, or only known."""
+
+    level: Literal["problem", "warning", "fine"]
+    sentence: str
+
+
+def findings(
+    journey: pd.DataFrame, tables: Tables, settings: Mapping[str, Any], stored: Mapping[str, int],
+    licences: tuple[LicenceCount, ...],
+) -> tuple[Finding, ...]:  # fmt: skip
+    """All of them, problems first. `stored` is the number of samples that the manifest names, by split."""
+    samples = journey[journey["verdict"] == ACCEPTED]
+    found = [
+        _lost(journey), _stored(samples, stored), _splits(samples), _shared_videos(samples, tables),
+        _look_alike(samples, tables, limit(settings, "clips.max_duplicate_distance") or 0.0),
+        _same_captions(samples, tables), _licences(licences), _still(samples, tables),
+    ]  # fmt: skip
+    order = ("problem", "warning", "fine")
+    return tuple(sorted(found, key=lambda item: order.index(item.level)))
+
+
+def _lost(journey: pd.DataFrame) -> Finding:
+    lost = journey[journey["verdict"] == LOST]
+    if not len(lost):
+        return Finding("fine", "Every row and every window has a verdict of each stage that it reached.")
+    return Finding("problem", f"{len(lost):,} were lost without a verdict: {_some(lost['clip_id'] + lost['videoid'])}")
+
+
+def _stored(samples: pd.DataFrame, stored: Mapping[str, int]) -> Finding:
+    counted = {str(split): int(count) for split, count in samples["split"].value_counts().items()}
+    held = {split: count for split, count in stored.items() if count}
+    if counted == held:
+        return Finding("fine", f"The shards hold every accepted sample: {_counts(held)}.")
+    return Finding("problem", f"The shards hold {_counts(held)}, the verdicts name {_counts(counted)}.")
+
+
+def _splits(samples: pd.DataFrame) -> Finding:
+    missing = [split for split in ("train", "val") if not (samples["split"] == split).any()]
+    if not missing:
+        return Finding("fine", "There are samples to train on and samples held out.")
+    return Finding("warning", f"No sample is in {' and none in '.join(missing)}.")
+
+
+def _shared_videos(samples: pd.DataFrame, tables: Tables) -> Finding:
+    """By id, and by the bytes of the file."""
+    source = tables["source"]
+    accepted = source[source["verdict"] == ACCEPTED]
+    digests = samples["videoid"].map(dict(zip(accepted["videoid"], accepted["sha256"], strict=True)))
+    shared: set[str] = set()
+    for keys in (samples["videoid"], digests):
+        both = set(keys[samples["split"] == "train"].dropna()) & set(keys[samples["split"] == "val"].dropna())
+        shared |= set(samples.loc[keys.isin(both - {""}), "videoid"])
+    if not shared:
+        return Finding("fine", "No video gives samples to both train and val.")
+    return Finding("problem", f"{len(shared):,} videos give samples to both train and val: {_some(sorted(shared))}")
+
+
+def _look_alike(samples: pd.DataFrame, tables: Tables, distance: float) -> Finding:
+    clips = tables["clips"].set_index("clip_id")["perceptual_hash"].reindex(samples["clip_id"]).fillna("")
+    known = clips[clips.str.len() == _HASH_DIGITS]
+    split = samples.set_index("clip_id")["split"].reindex(known.index)
+    train, val = (_bits(known[split == name]) for name in ("train", "val"))
+    near = [i for i, bits in enumerate(val) if len(train) and _nearest(train, bits) <= distance]
+    what = f"look like one of train (at most {distance:g} of the bits of their perceptual hashes differ)"
+    if not near:
+        return Finding("fine", f"None of {len(val):,} val samples {what.replace('look', 'looks', 1)}.")
+    names = known[split == "val"].index[near].tolist()
+    return Finding("problem", f"{len(near):,} of {len(val):,} val samples {what}: {_some(names)}")
+
+
+def _bits(digits: pd.Series) -> NDArray[np.uint64]:
+    """[N, 3] words of 64 bits."""
+    words = [[int(text[i : i + 16], 16) for i in range(0, _HASH_DIGITS, 16)] for text in digits]
+    return np.array(words, np.uint64).reshape(-1, _HASH_DIGITS // 16)
+
+
+def _nearest(hashes: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> float:
+    """The smallest share of bits in which one of the hashes differs from the wanted one."""
+    return float(np.bitwise_count(hashes ^ wanted).sum(1, dtype=np.int64).min()) / (4 * _HASH_DIGITS)
+
+
+def _same_captions(samples: pd.DataFrame, tables: Tables) -> Finding:
+    captions = tables["captions"].set_index("clip_id")["caption"].reindex(samples["clip_id"]).fillna("")
+    split = samples["split"].to_numpy(object)
+    train, val = captions[split == "train"], captions[split == "val"]
+    shared = int(val.isin(set(train)).sum())
+    distinct = f"{captions.nunique():,} different captions for {len(captions):,} samples"
+    if not shared:
+        return Finding("fine", f"{distinct}; no caption of val is one of train.")
+    return Finding("warning", f"{distinct}; {shared:,} of {len(val):,} val samples have a caption that train has too.")
+
+
+def _licences(licences: tuple[LicenceCount, ...]) -> Finding:
+    doubtful = [item for item in licences if item.doubt]
+    if not doubtful:
+        return Finding("fine", "No licence of a video or of a label speaks against commercial use.")
+    parts = [f"{item.samples:,} samples' {item.what}: {item.licence or 'none'} ({item.doubt})" for item in doubtful]
+    return Finding("warning", "Licences to look at before commercial use: " + "; ".join(parts))
+
+
+def _still(samples: pd.DataFrame, tables: Tables) -> Finding:
+    tracks = tables["tracks"].set_index("clip_id")
+    if "moving_share" not in tracks.columns:
+        return Finding("warning", "The tracks' table does not say which share of the points moves.")
+    moving = tracks["moving_share"].reindex(samples["clip_id"]).dropna().astype(float)
+    still = int((moving < _STILL).sum())
+    words = f"On average {moving.mean():.1%} of a sample's points move (median {moving.median():.1%})"
+    if not len(moving):
+        return Finding("warning", "No sample has a measured share of moving points.")
+    if not still:
+        return Finding("fine", f"{words}; in every sample at least {_STILL:.0%}.")
+    return Finding("warning", f"{words}; in {still:,} samples fewer than {_STILL:.0%}.")
+
+
+def _counts(samples: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} in {split}" for split, count in sorted(samples.items())) or "no sample"
+
+
+def _some(names: Any) -> str:  # noqa: ANN401 - a list or a column
+    shown = [str(name) for name in list(names)[:_NAMED]]
+    return ", ".join(shown) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")

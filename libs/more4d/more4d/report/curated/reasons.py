@@ -1,0 +1,78 @@
+"""Reasons by kind: what differs in its numbers, names and addresses alone is counted together."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pandas as pd
+
+from more4d.data.tables import ACCEPTED
+
+KINDS_SHOWN = 30
+"""Of a stage, and above which its free text is cut at the first colon."""
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s,;]+")
+_NUMBER = re.compile(r"(?<!\w)[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|inf|nan)\b")
+_WORD = re.compile(r"[\w-]+(?:\.\w{1,5})?")
+_OTHERS = "other reasons"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of reasons: how many items have it, and one of them: its position in the journey and its own words."""
+
+    stage: str
+    text: str
+    count: int
+    example: int
+    example_reason: str
+
+
+def fold(reason: str, names: Collection[str] = ()) -> str:
+    """What a reason says without its numbers, addresses and those of its words that are `names`: "…" and "<name>"."""
+    named = _WORD.sub(lambda word: "<name>" if _is_name(word[0], names) else word[0], _ADDRESS.sub("<address>", reason))
+    return _NUMBER.sub("…", named).strip() or "no reason given"
+
+
+def _is_name(word: str, names: Collection[str]) -> bool:
+    return word in names or word.partition(".")[0] in names
+
+
+def split_reasons(reasons: str) -> list[str]:
+    """The reasons that a table's column holds, joined as `data.tables.verdict` joins them."""
+    return reasons.split("; ") if reasons else [""]
+
+
+def reason_kinds(journey: pd.DataFrame) -> tuple[Kind, ...]:
+    """Every kind of reason, by stage in the stages' order, the commonest first.
+
+    An item with several reasons counts once in each of their kinds.
+    """
+    names = set(journey["videoid"]) | set(journey["clip_id"]) - {""}
+    refused = journey.loc[journey["verdict"] != ACCEPTED, ["stage", "reason"]]
+    kinds: list[Kind] = []
+    for stage in journey["stage"].unique().tolist():
+        part = refused.loc[refused["stage"] == stage, "reason"]
+        kinds += _kinds_of(stage, [(int(i), reason) for i, reason in part.items()], names)  # pyright: ignore[reportArgumentType]
+    return tuple(kinds)
+
+
+def _kinds_of(stage: str, reasons: list[tuple[int, str]], names: Collection[str]) -> list[Kind]:
+    found: dict[str, list[tuple[int, str]]] = {}
+    for item, joined in reasons:
+        for reason, text in {fold(reason, names): reason for reason in split_reasons(joined)}.items():
+            found.setdefault(reason, []).append((item, text))
+    if len(found) > KINDS_SHOWN:
+        found = _by_beginning(found)
+    ordered = sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return [Kind(stage, text, len(items), *items[0]) for text, items in ordered]
+
+
+def _by_beginning(found: dict[str, list[tuple[int, str]]]) -> dict[str, list[tuple[int, str]]]:
+    """The kinds up to their first colon: a model's own words come after it. What is left over is one kind."""
+    short: dict[str, dict[int, str]] = {}
+    for text, items in found.items():
+        short.setdefault(text.partition(":")[0], {}).update({i: words for i, words in reversed(items)})
+    largest = sorted(short, key=lambda text: (-len(short[text]), text))
+    kept = {text: sorted(short[text].items()) for text in largest[:KINDS_SHOWN]}
+    rest = {i: words for text in largest[KINDS_SHOWN:] for i, words in short[text].items()}
+    return kept | ({_OTHERS: sorted(rest.items())} if rest else {})
