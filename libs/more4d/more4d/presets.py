@@ -20,11 +20,12 @@ TINY: dict[str, Any] = {
         "rendered_train": 160,
         "rendered_val": 32,
         "novel_views": ["circle_left", "top_down"],
+        "distractors": {"camera": 4, "still": 4, "uncountable": 4, "cuts": 4},
         "max_rejected_share": 0.25,
     },
     "clips": {
         "shots": "histogram",
-        "cut_threshold": 0.35,
+        "cut_threshold": 0.3,
         "max_windows_per_clip": 6,
         "min_source_fps": 7,
         "filters": {
@@ -32,7 +33,7 @@ TINY: dict[str, Any] = {
             "max_camera_motion": 0.01,
             "min_brightness": 0.08,
             "max_brightness": 0.92,
-            "min_contrast": 0.04,
+            "min_contrast": 0.03,
             "max_repeated": 0.25,
             "max_text": 0.01,
         },
@@ -128,7 +129,13 @@ SMOKE = derive(
     TINY,
     {
         "preset": "smoke",
-        "source": {"rendered_train": 6, "rendered_val": 2, "novel_views": ["circle_left"], "packaged": []},
+        "source": {
+            "rendered_train": 6,
+            "rendered_val": 2,
+            "novel_views": ["circle_left"],
+            "distractors": {"camera": 1, "still": 1, "uncountable": 1, "cuts": 1},
+            "packaged": [],
+        },
         "trajscene": {"views": ["circle_left"]},
         "data_report": {"gallery": 4},
         "motion_vae": _FEW_STEPS,

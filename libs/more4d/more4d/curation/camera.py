@@ -20,6 +20,8 @@ _MIN_KEPT = 0.4
 _TOLERANCE = 1.0
 """Pixels, at the long side above."""
 _CELLS = (4, 6)
+_BLUR, _SAME_LEVELS, _OUTSIDE = 1.5, 8, -1000
+"""Brightness of 255 that noise may change after the blur, in pixels at the long side above."""
 _MIN_CELLS = 4
 """Of the picture's border: fewer that agree are a subject, not the camera."""
 
@@ -43,13 +45,15 @@ class CameraTracker:
     Corners of a key frame are sought in every later frame (there and back), and RANSAC finds the homography that most
     of them share: against a key frame, not the frame before, a slow pan adds up and noise does not. No motion is
     preferred where it explains as much of the picture's border. Where too few corners can be followed (a fast or
-    blurred pan, a plain surface) the dense flow of the border gives a shift.
+    blurred pan, a plain surface) the dense flow of the border gives a shift. What was found is dropped where the pixels
+    of the border speak against it: corners of snow or leaves that drift are many, and say nothing of the camera.
     """
 
     def __init__(self, first: NDArray[np.uint8]) -> None:
         self._before = first
         self._since_first: Homography = np.eye(3)
-        self._key = _key_frame(_grey(first), np.eye(3))
+        self._first = _grey(first)
+        self._key = _key_frame(self._first, np.eye(3))
         self._guess = self._key.corners
 
     def follow(self, image: NDArray[np.uint8], flow: NDArray[np.float32]) -> tuple[Homography, Homography]:
@@ -64,6 +68,8 @@ class CameraTracker:
             self._guess = self._key.corners
             found = self._from_key(grey)
         since = _shift(self._before, flow) @ self._since_first if found is None else found
+        if _looks_still(self._first, grey, self._resized(since, grey)):
+            since = np.eye(3)
         if found is None:
             self._key = _key_frame(grey, since)
             self._guess = self._key.corners
@@ -80,8 +86,12 @@ class CameraTracker:
         motion = _common_motion(self._key.corners[kept], there[kept], grey.shape)
         if motion is None:
             return None
+        return self._resized(motion, grey, back=True) @ self._key.since_first
+
+    def _resized(self, motion: Homography, grey: Grey, *, back: bool = False) -> Homography:
+        """A motion of the video's pixels in those of `grey`; the other way round with `back`."""
         resize = np.diag([grey.shape[1] / self._before.shape[1], grey.shape[0] / self._before.shape[0], 1.0])
-        return np.linalg.inv(resize) @ motion @ resize @ self._key.since_first
+        return np.linalg.inv(resize) @ motion @ resize if back else resize @ motion @ np.linalg.inv(resize)
 
 
 def carried(points_N2: Points, homography: Homography) -> Points:
@@ -139,6 +149,19 @@ def _common_motion(starts: Points, ends: Points, size: tuple[int, ...]) -> Homog
     if max(still, moving) < _MIN_CELLS:
         return None
     return np.eye(3) if found is None or still >= moving else found
+
+
+def _looks_still(first: Grey, now: Grey, motion: Homography) -> bool:
+    """Whether more of the border's pixels fit the first picture unmoved, and not moved, than the other way round."""
+    height, width = first.shape
+    before, after = (cv2.GaussianBlur(grey, (0, 0), _BLUR).astype(np.int16) for grey in (first, now))
+    moved = cv2.warpPerspective(before, motion, (width, height), borderValue=_OUTSIDE)
+    border = np.ones(first.shape, bool)
+    rows, columns = (side // cells for side, cells in zip(first.shape, _CELLS, strict=True))
+    border[rows:-rows, columns:-columns] = False
+    border &= cv2.warpPerspective(np.ones(first.shape, np.uint8), motion, (width, height)) > 0
+    fits_still, fits_moved = (np.abs(after - guess) < _SAME_LEVELS for guess in (before, moved))
+    return int((border & fits_still & ~fits_moved).sum()) > int((border & fits_moved & ~fits_still).sum())
 
 
 def _agreeing_cells(starts: Points, ends: Points, motion: Homography, size: tuple[int, ...]) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from more4d.curation.camera import CameraTracker, carried, pixel_grid
+from more4d.curation.changes import ChangeSince, measure_noise
 from more4d.curation.flow import DenseFlow
 from more4d.curation.overlay_text import TextDetector, overlay_share
 from more4d.curation.windows import Window
@@ -93,20 +94,21 @@ def _measure_light(frames: NDArray[np.uint8]) -> tuple[float, float]:
 def measure_motion(frames: NDArray[np.uint8]) -> tuple[float, float]:
     """(motion beyond the camera's, the camera's motion) over a window, both as shares of the width.
 
-    Motion: the 99th percentile over pixels of how far what passed there has moved. Camera: how far its homography
-    carries the first picture's points on average, at the worst moment.
+    Motion: the 99th percentile over pixels of how far what passed there has moved, where the picture has changed by
+    more than its noise since the first frame. Camera: how far its homography carries the first picture's points on
+    average, at the worst moment.
     """
     flow_between = DenseFlow(_LONG_SIDE)
     height, width = frames.shape[1:3]
     grid = pixel_grid(height, width)
     moved, farthest, camera = np.zeros((height, width, 2), np.float32), np.zeros((height, width), np.float32), 0.0
-    tracker = CameraTracker(frames[0])
+    tracker, changed = CameraTracker(frames[0]), ChangeSince(frames[0], measure_noise(frames))
     for before, after in zip(frames, frames[1:], strict=False):
         flow = flow_between(before, after)
         step, since_first = tracker.follow(after, flow)
         # Summed as vectors: what noise moves one way it moves back in the next frame.
         moved += grid + flow - carried(grid, step)
-        farthest = np.maximum(farthest, np.linalg.norm(moved, axis=-1))
+        farthest = np.maximum(farthest, np.linalg.norm(moved, axis=-1) * changed(after, since_first))
         camera = max(camera, float(np.linalg.norm(carried(grid, since_first) - grid, axis=-1).mean()))
     return float(np.percentile(farthest, 99)) / width, camera / width
 

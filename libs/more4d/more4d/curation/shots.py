@@ -3,6 +3,7 @@
 Suffixes: H height, W width.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,9 +86,9 @@ def score_frames(source: Source, detector: ShotDetector) -> Iterator[ScoredFrame
 class HistogramDetector:
     """A jump in the colours that is also a jump in the layout.
 
-    The score is the smaller of two distances to the frame before, both in 0..1: the total variation of the HSV
+    The score is the geometric mean of two distances to the frame before, both in 0..1: the total variation of the HSV
     histograms, and one minus the correlation of grey thumbnails. A moving subject hardly changes the first, a
-    change of exposure not the second; a cut changes both.
+    change of exposure not the second; a cut changes both, if not equally: one grass is as green as another.
     """
 
     name = "hsv-histogram"
@@ -131,7 +132,7 @@ _Look = tuple[NDArray[np.float32], NDArray[np.float32]]
 def _distance(before: _Look, now: _Look) -> float:
     colours = 0.5 * float(np.abs(now[0] - before[0]).sum())
     layout = 1 - float((now[1] * before[1]).sum())
-    return min(colours, max(0.0, min(1.0, layout)))
+    return math.sqrt(colours * max(0.0, min(1.0, layout)))
 
 
 def _histogram(image: NDArray[np.uint8]) -> NDArray[np.float32]:

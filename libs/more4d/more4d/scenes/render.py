@@ -105,6 +105,19 @@ def render_scene(
     )
 
 
+def film_scene(
+    spec: SceneSpec, poses: Float, *, height: int, width: int, fox_file: Path = FOX_FILE
+) -> NDArray[np.uint8]:
+    """The video [T, H, W, 3] alone, through cameras posed [T, 4, 4] in the world of the spec's own camera.
+
+    Raises FileNotFoundError if the scene has a fox and `fox_file` is missing.
+    """
+    stage = Stage(spec, len(poses), fox_file)
+    intrinsics = pinhole_intrinsics(spec.camera, height, width)
+    cameras = Cameras.of_world(poses, level_from_world(spec.camera), intrinsics, height, width)
+    return paint(stage, cameras, cast_layers(stage, cameras))
+
+
 def _named_paths(names: Sequence[str], depth_N: Float, frames: int) -> dict[str, Float]:
     """Camera-to-world poses [T, 4, 4] of the named paths around the moving things, whose depths are given."""
     if not names:

@@ -27,7 +27,7 @@ class ClipsParams(Section):
 
     shots: DetectorName = "histogram"
     cut_threshold: float = Field(gt=0, le=1)
-    """Of the shot detector's score, 0..1: 0.35 suits the histograms, 0.5 TransNetV2."""
+    """Of the shot detector's score, 0..1: 0.3 suits the histograms, 0.5 TransNetV2."""
     max_windows_per_clip: int = Field(gt=0)
     min_source_fps: float = Field(gt=0)
     """A slower video cannot be resampled without repeating frames."""
@@ -144,7 +144,9 @@ def _row(
 ) -> dict[str, Any]:
     """A window's row; scores that were not measured are NaN."""
     start = window.start if window else 0
-    kept = ("videoid", "name", "origin", "licence", "attribution", "truth", "split", "source_table", "source_row")
+    kept = (
+        "videoid", "name", "origin", "distractor", "licence", "attribution", "truth", "split", "source_table", "source_row",
+    )  # fmt: skip
     scores = {f"{name}_score": float("nan") for name in _SCORES}
     scores |= {f"{finding.name}_score": finding.score for finding in findings}
     return {

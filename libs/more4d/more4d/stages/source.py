@@ -27,7 +27,15 @@ from more4d.data.tensors import encode_arrays
 from more4d.data.video import VideoError, VideoInfo, encode_video, probe_video
 from more4d.geometry.paths import CameraName
 from more4d.parallel import ordered_map
-from more4d.scenes import RenderedScene, SceneConfig, render_scene, sample_scene
+from more4d.scenes import (
+    DISTRACTOR_KINDS,
+    DistractorKind,
+    RenderedScene,
+    SceneConfig,
+    render_distractor,
+    render_scene,
+    sample_scene,
+)
 from more4d.scenes.movers import FOX_FILE
 from more4d.settings import Section
 from more4d.sourcing.addresses import FetchError, Reach, Scheme, redact
@@ -42,6 +50,9 @@ DOWNLOADS = Path(".cache/downloads")
 _REJECTED_COLUMNS = ["source_table", "source_row", "videoid", "contentUrl", "name", "reason"]
 
 # Apart from the tiny base's scenes (below 10^8) and its held-out ones (from 10^9 up).
+DISTRACTOR_SEEDS = 10**8
+DISTRACTORS_PER_RUN = 5000
+"""Of each kind."""
 TRAIN_SEEDS = 2 * 10**8
 VAL_SEEDS = 6 * 10**8
 SEEDS_PER_RUN = 10**5
@@ -72,6 +83,19 @@ class ExtraTable(Section):
         return value
 
 
+class DistractorCounts(Section):
+    """How many rendered clips of each kind that curation should reject: a check of the filters in every run."""
+
+    camera: int = Field(ge=0, le=DISTRACTORS_PER_RUN, default=0)
+    """The camera moves."""
+    still: int = Field(ge=0, le=DISTRACTORS_PER_RUN, default=0)
+    """Nothing moves."""
+    uncountable: int = Field(ge=0, le=DISTRACTORS_PER_RUN, default=0)
+    """Snow, sand, waves or smoke move, and nothing else."""
+    cuts: int = Field(ge=0, le=DISTRACTORS_PER_RUN, default=0)
+    """Two or three scenes in one clip, each shorter than a window."""
+
+
 class SourceParams(Section):
     """How many scenes to render, and which real clips to add."""
 
@@ -79,6 +103,7 @@ class SourceParams(Section):
     rendered_val: int = Field(ge=0, le=SEEDS_PER_RUN)
     novel_views: tuple[CameraName, ...] = ()
     """Cameras from which every scene is rendered too: the truth of novel views."""
+    distractors: DistractorCounts = DistractorCounts()
     fox_share: float = Field(ge=0, le=1, default=0.45)
     pair_share: float = Field(ge=0, le=1, default=0.25)
     crf: int = Field(ge=0, le=51, default=0)
@@ -96,13 +121,17 @@ class SourceParams(Section):
 class _Job:
     seed: int
     split: str
+    distractor: DistractorKind | None = None
 
 
 @dataclass(frozen=True)
 class _Rendered:
+    """`truth` is empty for a distractor."""
+
     row: SourceRow
     clip: bytes
-    truth: bytes
+    truth: bytes = b""
+    distractor: str = ""
 
 
 class SourceStage(Stage[SourceParams]):
@@ -134,32 +163,63 @@ def rendered_seeds(run_seed: int, train: int, val: int) -> list[tuple[int, str]]
     ]
 
 
+def distractor_seeds(run_seed: int, counts: DistractorCounts) -> list[tuple[int, DistractorKind]]:
+    """(scene seed, kind) of a run's distractors; none is ever the seed of a scene with truth, nor of another kind."""
+    first = DISTRACTOR_SEEDS + run_seed % _RUNS * DISTRACTORS_PER_RUN * len(DISTRACTOR_KINDS)
+    return [
+        (first + number * DISTRACTORS_PER_RUN + i, kind)
+        for number, kind in enumerate(DISTRACTOR_KINDS)
+        for i in range(getattr(counts, kind))
+    ]
+
+
 def _render_all(context: Context[SourceParams], folder: Path) -> Iterator[dict[str, Any]]:
     params = context.params
     jobs = [_Job(*pair) for pair in rendered_seeds(context.seed, params.rendered_train, params.rendered_val)]
+    jobs += [_Job(seed, "train", kind) for seed, kind in distractor_seeds(context.seed, params.distractors)]
     render = partial(_render, params, context.video, context.inputs["packaged"] / "fox" / FOX_FILE.name)
     for rendered in ordered_map(render, jobs, workers=context.workers, label="scenes"):
         (folder / rendered.row.contentUrl).write_bytes(rendered.clip)
-        (folder / rendered.row.truth).write_bytes(rendered.truth)
-        yield _as_row(rendered.row, hashlib.sha256(rendered.clip).hexdigest(), [])
+        if rendered.truth:
+            (folder / rendered.row.truth).write_bytes(rendered.truth)
+        yield _as_row(rendered.row, hashlib.sha256(rendered.clip).hexdigest(), [], rendered.distractor)
 
 
 def _render(params: SourceParams, video: VideoSpec, fox_file: Path, job: _Job) -> _Rendered:
     seconds = (video.frames - 1) / video.fps
     config = SceneConfig(fps=video.fps, fox_share=params.fox_share, pair_share=params.pair_share, seconds=seconds)
+    if job.distractor:
+        return _render_distractor(params, config, video, fox_file, job.distractor, job.seed)
     spec = sample_scene(job.seed, config)
     scene = render_scene(
         spec, frames=video.frames, height=video.height, width=video.width, views=params.novel_views, fox_file=fox_file
     )
     name = f"rendered-{job.seed:09d}"
-    row = SourceRow(
-        videoid=name, contentUrl=f"clips/{name}.mp4", name=scene.caption, duration=video.frames / video.fps,
-        page_dir="rendered", origin="rendered", licence="Apache-2.0; fox CC-BY-4.0",
-        attribution="rendered by more4d.scenes; fox: PixelMannen, tomkranis, AsoboStudio and scurest",
-        truth=f"truth/{name}.safetensors", split=job.split, source_table="rendered", source_row=job.seed,
-    )  # fmt: skip
+    row = _rendered_row(name, scene.caption, video.frames / video.fps, job.seed)
+    row = replace(row, origin="rendered", truth=f"truth/{name}.safetensors", split=job.split)
     clip = encode_video(scene.video, video.fps, lossless=params.crf == 0, crf=params.crf)
     return _Rendered(row, clip, _encode_truth(scene))
+
+
+def _render_distractor(
+    params: SourceParams, config: SceneConfig, video: VideoSpec, fox_file: Path, kind: DistractorKind, seed: int
+) -> _Rendered:
+    made = render_distractor(
+        kind, seed, config, frames=video.frames, height=video.height, width=video.width, fox_file=fox_file
+    )
+    row = _rendered_row(f"distractor-{kind}-{seed:09d}", made.caption, len(made.video) / video.fps, seed)
+    clip = encode_video(made.video, video.fps, lossless=params.crf == 0, crf=params.crf)
+    return _Rendered(row, clip, distractor=kind)
+
+
+def _rendered_row(name: str, caption: str, duration: float, seed: int) -> SourceRow:
+    """A row of origin "distractor": without truth what slips through is labeled as a real clip would be."""
+    return SourceRow(
+        videoid=name, contentUrl=f"clips/{name}.mp4", name=caption, duration=duration, page_dir="rendered",
+        origin="distractor", licence="Apache-2.0; fox CC-BY-4.0",
+        attribution="rendered by more4d.scenes; fox: PixelMannen, tomkranis, AsoboStudio and scurest",
+        truth="", split="train", source_table="rendered", source_row=seed,
+    )  # fmt: skip
 
 
 def _encode_truth(scene: RenderedScene) -> bytes:
@@ -293,8 +353,8 @@ def _keep(candidate: Candidate, file: Path, folder: Path, digest: str, part_crf:
     return _as_row(row, digest, []) | {"contentUrl": kept}
 
 
-def _as_row(row: SourceRow, digest: str, reasons: list[str]) -> dict[str, Any]:
-    return asdict(row) | {"sha256": digest} | verdict(reasons)
+def _as_row(row: SourceRow, digest: str, reasons: list[str], distractor: str = "") -> dict[str, Any]:
+    return asdict(row) | {"sha256": digest, "distractor": distractor} | verdict(reasons)
 
 
 def _count_origins(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -302,6 +362,7 @@ def _count_origins(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {
         "rendered_train": sum(row["origin"] == "rendered" and row["split"] == "train" for row in accepted),
         "rendered_val": sum(row["origin"] == "rendered" and row["split"] == "val" for row in accepted),
+        "distractors": sum(row["origin"] == "distractor" for row in accepted),
         "real": sum(row["origin"] == "real" for row in accepted),
     }
 
