@@ -5,6 +5,8 @@ Shape letters: T frames, H height, W width.
 
 import dataclasses
 import shutil
+import sysconfig
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,19 @@ from more4d.training.base_scenes import BaseScenes, BaseScenesSpec, write_base_s
 
 T, H, W = 5, 32, 48
 SHAPE = dict(heads=2, head_dim=12, ffn_dim=32, layers=2)
+
+
+@pytest.fixture(scope="session")
+def labeler_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has torch and stand-ins of the external labelers, but not more4d."""
+    folder = tmp_path_factory.mktemp("labelers") / "environment"
+    venv.EnvBuilder(symlinks=True).create(folder)
+    here = Path(sysconfig.get_path("purelib"))
+    site = folder / here.relative_to(here.parents[2])
+    # What stands in these folders can be imported; what they add by .pth files of their own, as more4d, cannot.
+    stand_ins = Path(__file__).parent / "labeling" / "stand_ins"
+    (site / "others.pth").write_text(f"{here}\n{stand_ins}\n")
+    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 """Claims about more4d.labeling.depth."""
 
+import re
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +10,13 @@ import pytest
 from more4d.data.tensors import write_arrays
 from more4d.data.video import write_video
 from more4d.labeling.clips import Clip
-from more4d.labeling.depth import depth_estimator, steady_depth, still_pixels
+from more4d.labeling.depth import DepthEstimator, depth_estimator, steady_depth, still_pixels
+from more4d.labeling.external import ExternalDepths
+from more4d.labeling.external_exchange import WorkerError
 from more4d.models.architectures import TINY
 from more4d.models.bundle import save_network
 from more4d.models.depth import DepthNetwork
+from more4d.weights.registry import REGISTRY
 from numpy.typing import NDArray
 
 
@@ -54,8 +60,9 @@ def test_a_missing_or_damaged_network_or_name_is_refused(tmp_path: Path, sliding
         (tmp_path / name).write_text("{}")
     with pytest.raises(ValueError, match="holds no depth network that this code can load"):
         depth_estimator("network", tmp_path).estimate(_clip(tmp_path, sliding_patch))
-    with pytest.raises(ValueError, match="unknown depth estimator 'moge'; the estimators are ground_truth, network"):
-        depth_estimator("moge", tmp_path)
+    known = "ground_truth, network, unidepth_v2, moge"
+    with pytest.raises(ValueError, match=f"unknown depth estimator 'midas'; the estimators are {known}"):
+        depth_estimator("midas", tmp_path)
 
 
 def test_breathing_depth_becomes_steady_where_nothing_changes(sliding_patch: NDArray[np.uint8]) -> None:
@@ -72,3 +79,76 @@ def test_true_depth_changes_of_a_subject_survive(sliding_patch: NDArray[np.uint8
     steady = steady_depth(depths, sliding_patch)
     np.testing.assert_allclose(steady[:, 16, 17], [3, 2.8, 2.6, 2.4, 2.2], rtol=1e-4)
     assert still_pixels(sliding_patch)[:, :5].all()
+
+
+def _external(tmp_path: Path, python: Path, name: str, weights: str, **changes: object) -> DepthEstimator:
+    (tmp_path / "models").mkdir()
+    shutil.copy(Path(__file__).parents[3] / REGISTRY, tmp_path / REGISTRY)
+    (tmp_path / "weights").write_text(weights)
+    given = {"python": str(python), "weights": "weights", "device": "cpu", "resolution_level": 3, "steady": False}
+    external = ExternalDepths.model_validate({name: given | changes})
+    return depth_estimator(name, tmp_path, external=external, work=tmp_path / "work", root=tmp_path)
+
+
+def test_unidepth_is_told_one_camera_for_the_clip_the_median_of_what_it_guesses(
+    tmp_path: Path, sliding_patch: NDArray[np.uint8], labeler_environment: Path
+) -> None:
+    video = sliding_patch.copy()
+    # The stand-in guesses a focal length of 48 plus the blue of a frame's first pixel, and fails at red above 200.
+    video[:, 0, 0] = [[0, 0, blue] for blue in (5, 4, 30, 4, 3)]
+    clip = _clip(tmp_path, video)
+    estimator = _external(tmp_path, labeler_environment, "unidepth_v2", "good", camera_frames=3)
+    estimator.prepare([clip])
+    label = estimator.estimate(clip)
+    focal = 48 + np.median([5, 30, 3])
+    np.testing.assert_allclose(label.intrinsics, [[focal, 0, 24], [0, focal, 16], [0, 0, 1]])
+    np.testing.assert_allclose(label.depths, (1 + clip.frames()[..., 0] / 255) * focal / 48, rtol=1e-6)
+    assert (estimator.info.model, estimator.info.licence) == ("unidepth_v2", "CC BY-NC 4.0")
+    assert re.fullmatch("[0-9a-f]{12}; torch .*; unidepth unknown", estimator.info.version)
+
+
+def test_moge_gives_metres_a_camera_in_pixels_and_the_sky_a_distance(
+    tmp_path: Path, sliding_patch: NDArray[np.uint8], labeler_environment: Path
+) -> None:
+    video = sliding_patch // 2
+    video[:, :4] = 250
+    clip = _clip(tmp_path, video)
+    estimator = _external(tmp_path, labeler_environment, "moge", "metric", dtype="float32", far_m=321, camera_frames=1)
+    estimator.prepare([clip])
+    label = estimator.estimate(clip)
+    frames = clip.frames()
+    share = 0.5 + frames[0, 0, 0, 1] / 255
+    np.testing.assert_allclose(label.intrinsics, [[48 * share, 0, 24], [0, 48 * share, 16], [0, 0, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(label.depths[:, :4], 321)
+    np.testing.assert_allclose(label.depths[:, 4:], (1 + frames[:, 4:, :, 0] / 255) * share, rtol=1e-5)
+    assert estimator.info.licence == "MIT"
+
+
+def test_moge_weights_without_metric_scale_are_refused(
+    tmp_path: Path, sliding_patch: NDArray[np.uint8], labeler_environment: Path
+) -> None:
+    estimator = _external(tmp_path, labeler_environment, "moge", "affine", dtype="float32")
+    with pytest.raises(WorkerError, match="has no metric scale; use MoGe-2 weights"):
+        estimator.prepare([_clip(tmp_path, sliding_patch)])
+
+
+def test_external_depth_is_made_steady_where_that_is_asked(
+    tmp_path: Path, sliding_patch: NDArray[np.uint8], intrinsics: NDArray[np.float32]
+) -> None:
+    clip = _clip(tmp_path, sliding_patch)
+    estimator = _external(tmp_path, Path(sys.executable), "unidepth_v2", "good", steady=True)
+    breath = np.array([1, 1.3, 0.8, 1.1, 0.7], np.float32)[:, None, None]
+    answer = tmp_path / "work" / "unidepth_v2" / "answers" / "a-00000.safetensors"
+    answer.parent.mkdir(parents=True)
+    write_arrays(answer, {"depths": np.full((5, 32, 48), 2, np.float32) * breath, "intrinsics": intrinsics}, {})
+    np.testing.assert_allclose(estimator.estimate(clip).depths, 2, rtol=1e-5)
+    for bad in ({"depths": np.zeros((5, 32, 48), np.float32)}, {"intrinsics": np.zeros((3, 3), np.float32)}):
+        sound = {"depths": np.ones((5, 32, 48), np.float32), "intrinsics": intrinsics}
+        write_arrays(answer, sound | bad, {})
+        with pytest.raises(ValueError, match="not positive|no camera"):
+            estimator.estimate(clip)
+
+
+def test_an_external_estimator_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"moge needs depth.external.moge \(python, weights\) in params.yaml"):
+        depth_estimator("moge", tmp_path, external=ExternalDepths(), work=tmp_path, root=tmp_path)

@@ -1,11 +1,14 @@
 """Claims about more4d.stages.depth."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from more4d.data.tables import TooManyRejectsError, read_table
 from more4d.data.tensors import read_arrays
+from more4d.weights.registry import REGISTRY
 
 
 def test_rendered_clips_get_the_truth_and_real_ones_the_networks_depth(lineage: Any) -> None:
@@ -31,3 +34,32 @@ def test_asking_for_truth_that_is_not_there_is_a_verdict_and_above_the_limit_an_
     assert "walk-00000 (real) has no ground truth" in reasons["walk-00000"]
     with pytest.raises(TooManyRejectsError, match="has no ground truth"):
         branch.run("depth", real="ground_truth")
+
+
+def test_an_external_estimator_labels_the_real_clips_and_its_licence_goes_with_them(
+    branch: Any, labeler_environment: Path
+) -> None:
+    external = _external(branch.root, labeler_environment)
+    branch.run("depth", real="moge", external=external, commercial_only=True)
+    folder = branch.root / "datasets" / "depth"
+    rows = {row["clip_id"]: row for row in read_table(folder / "depth.parquet").to_dict("records")}
+    made = rows["walk-00000"]
+    assert (made["verdict"], made["model"], made["licence"]) == ("accepted", "moge", "MIT")
+    assert read_arrays(folder / "walk-00000.safetensors")[1]["version"] == made["version"]
+    assert {row["model"] for row in rows.values()} == {"moge", "ground_truth"}
+    assert not list((branch.root / ".cache" / "work").glob("depth-*"))
+
+
+def test_commercial_only_refuses_an_estimator_that_forbids_it_and_names_another(
+    branch: Any, labeler_environment: Path
+) -> None:
+    external = _external(branch.root, labeler_environment)
+    with pytest.raises(ValueError, match=r"commercial_only is set, and unidepth_v2 is .* use MoGe \(MIT\) instead"):
+        branch.run("depth", real="unidepth_v2", external=external, commercial_only=True)
+
+
+def _external(root: Path, python: Path) -> dict[str, Any]:
+    shutil.copy(Path(__file__).parents[3] / REGISTRY, root / REGISTRY)
+    (root / "weights").write_text("metric")
+    given = {"python": str(python), "weights": "weights", "device": "cpu", "resolution_level": 3}
+    return {"unidepth_v2": given, "moge": given | {"dtype": "float32"}}

@@ -1,10 +1,15 @@
 """Claims about more4d.stages.tracks."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from more4d.data.tables import read_table
+import pytest
+import torch
+from more4d.data.tables import read_table, write_table
 from more4d.data.tensors import read_arrays
+from more4d.weights.registry import REGISTRY
 
 
 def test_all_clips_have_one_schema_whoever_tracked_them(lineage: Any) -> None:
@@ -31,3 +36,32 @@ def test_a_tracker_that_loses_too_much_is_a_verdict(branch: Any) -> None:
     branch.run("tracks", min_visible_share=0.999, max_rejected_share=0.99)
     rows = read_table(branch.root / "datasets" / "tracks" / "tracks.parquet").to_dict("records")
     assert any("of the points are visible (below 100%)" in row["reason"] for row in rows)
+
+
+def test_delta_tracks_the_real_clips_in_the_same_schema(branch: Any, labeler_environment: Path) -> None:
+    shutil.copy(Path(__file__).parents[3] / REGISTRY, branch.root / REGISTRY)
+    torch.save({"step": torch.tensor([1.0, 0.0])}, branch.root / "densetrack3d.pth")
+    delta = {"python": str(labeler_environment), "weights": "densetrack3d.pth", "device": "cpu", "resolution": [32, 64]}
+    branch.run("tracks", real="delta", external={"delta": delta | {"upsample_factor": 8}})
+    folder = branch.root / "datasets" / "tracks"
+    arrays, facts = read_arrays(folder / "walk-00000.safetensors")
+    depths, _ = read_arrays(branch.root / "datasets" / "depth" / "walk-00000.safetensors")
+    assert (facts["tracker"], facts["licence"], facts["depth_model"]) == (
+        "delta",
+        "Snap non-commercial",
+        "more4d-depth",
+    )
+    assert arrays["points"].shape == (5, 32, 48, 3) and arrays["visibility"][0].all()
+    np.testing.assert_allclose(arrays["points"][0, ..., 2], depths["depths"][0], rtol=1e-6)
+    np.testing.assert_array_equal(arrays["depth0"], depths["depths"][0])
+
+
+def test_commercial_only_refuses_delta_and_tracks_over_depth_that_forbids_it(branch: Any) -> None:
+    shutil.copy(Path(__file__).parents[3] / REGISTRY, branch.root / REGISTRY)
+    with pytest.raises(ValueError, match=r"delta is .* use optical-flow chaining"):
+        branch.run("tracks", real="delta", commercial_only=True)
+    branch.run("tracks", commercial_only=True)
+    path = branch.root / "datasets" / "depth" / "depth.parquet"
+    write_table(path, read_table(path).assign(model="unidepth_v2"))
+    with pytest.raises(ValueError, match=r"unidepth_v2 is .* use MoGe \(MIT\) instead"):
+        branch.run("tracks", commercial_only=True)

@@ -27,6 +27,10 @@ class Clip:
         truth = source / row["truth"] if row["truth"] else None
         return cls(row["clip_id"], row["origin"], clips / row["path"], int(row["start_frame"]), truth)
 
+    def choose(self, *, rendered: str, real: str) -> str:
+        """Whichever of the two labelers is for clips of this one's origin."""
+        return rendered if self.origin == "rendered" else real
+
     def frames(self) -> NDArray[np.uint8]:
         """All frames, uint8 [T, H, W, 3] RGB."""
         return read_video(self.path)[0]

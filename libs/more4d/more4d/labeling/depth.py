@@ -4,6 +4,7 @@ Suffixes: T frames, H height, W width.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +19,14 @@ from safetensors.torch import load_file
 
 from more4d.data.hashing import hash_file
 from more4d.labeling.clips import Clip
+from more4d.labeling.external import DepthNetworkParams, ExternalDepths, registered
+from more4d.labeling.external_exchange import Exchange
 from more4d.models.depth import DepthConfig, DepthNetwork
 
 STILL_DIFFERENCE = 10.0
 """A pixel is still while its blurred colour stays within this many of 255 levels of the first frame's."""
+_WORKER_NAMES = {"unidepth_v2": "unidepth", "moge": "moge"}
+DEPTH_ESTIMATORS = ("ground_truth", "network", *_WORKER_NAMES)
 _BLUR = 1.0
 _BATCH = 16
 
@@ -44,18 +49,27 @@ class LabelerInfo:
 
 
 class DepthEstimator(Protocol):
-    """Estimates depth and intrinsics of a clip."""
+    """Estimates depth and intrinsics of clips: `prepare` once for all of them, then `estimate` for each, in any process."""
 
     @property
     def info(self) -> LabelerInfo: ...
 
-    def estimate(self, clip: Clip) -> DepthLabel: ...
+    def prepare(self, clips: Sequence[Clip]) -> None:
+        """What is better done for many clips at once; it may be nothing."""
+        ...
+
+    def estimate(self, clip: Clip) -> DepthLabel:
+        """The clip's label. Raises ValueError where the clip cannot have one."""
+        ...
 
 
 class GroundTruthDepth:
     """The rendered scene's own depth. Raises ValueError for a clip that was not rendered."""
 
     info = LabelerInfo("ground_truth", "1", "Apache-2.0")
+
+    def prepare(self, clips: Sequence[Clip]) -> None:
+        return
 
     def estimate(self, clip: Clip) -> DepthLabel:
         arrays, _ = clip.truth()
@@ -69,6 +83,9 @@ class NetworkDepth:
         self._base = base
         self.info = LabelerInfo("more4d-depth", _short_hash(base), "Apache-2.0")
 
+    def prepare(self, clips: Sequence[Clip]) -> None:
+        return
+
     def estimate(self, clip: Clip) -> DepthLabel:
         frames = clip.frames()
         network = _network(self._base)
@@ -80,13 +97,56 @@ class NetworkDepth:
         return DepthLabel(steady_depth(depths, frames), intrinsics[0].numpy().astype(np.float32))
 
 
-def depth_estimator(name: str, base: Path) -> DepthEstimator:
-    """The estimator called `name`; `base` is the checkpoint folder of a network. Raises ValueError listing the known."""
+class ExternalDepth:
+    """UniDepthV2 or MoGe in an environment of its own: one run of its worker for all clips, its answers read one by one."""
+
+    def __init__(self, name: str, params: DepthNetworkParams, folder: Path, root: Path) -> None:
+        """`folder` is the exchange folder, `root` the workspace that paths are taken from.
+
+        Raises ValueError where the environment, the weights or the registry of licences is not there.
+        """
+        self._name, self._params = name, params
+        self._exchange = Exchange.of(_WORKER_NAMES[name], params, folder, root)
+        self._licence = registered(name, root).licence
+
+    @property
+    def info(self) -> LabelerInfo:
+        return LabelerInfo(self._name, self._exchange.version, self._licence)
+
+    def prepare(self, clips: Sequence[Clip]) -> None:
+        """Every clip answered or recorded as failed. Raises WorkerError where the worker cannot be run."""
+        by_id = {clip.clip_id: clip for clip in clips}
+        self._exchange.ask(list(by_id), lambda clip_id: {"frames": by_id[clip_id].frames()})
+
+    def estimate(self, clip: Clip) -> DepthLabel:
+        frames = clip.frames()
+        answer = self._exchange.answer(clip.clip_id, {"depths": frames.shape[:3], "intrinsics": (3, 3)})
+        depths, intrinsics = answer["depths"], answer["intrinsics"]
+        if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or list(intrinsics[2]) != [0, 0, 1]:
+            raise ValueError(f"{self._name} answered what is no camera: {intrinsics.tolist()}")
+        if (depths <= 0).any():
+            raise ValueError(f"{(depths <= 0).sum()} of {depths.size} depths of {self._name} are not positive")
+        return DepthLabel(steady_depth(depths, frames) if self._params.steady else depths, intrinsics)
+
+
+def depth_estimator(
+    name: str, base: Path, *, external: ExternalDepths | None = None, work: Path | None = None, root: Path | None = None
+) -> DepthEstimator:
+    """The estimator called `name`; `base` is the checkpoint folder of the lineage's own network.
+
+    External ones need their settings, a folder `work` that survives a kill, and the workspace `root`. Raises ValueError
+    listing the known, or saying what an external one lacks.
+    """
     if name == "ground_truth":
         return GroundTruthDepth()
     if name == "network":
         return NetworkDepth(base)
-    raise ValueError(f"unknown depth estimator {name!r}; the estimators are ground_truth, network")
+    if name not in _WORKER_NAMES:
+        raise ValueError(f"unknown depth estimator {name!r}; the estimators are {', '.join(DEPTH_ESTIMATORS)}")
+    params = getattr(external, name, None)
+    if params is None or work is None or root is None:
+        raise ValueError(f"{name} needs depth.external.{name} (python, weights) in params.yaml; see docs/labeling.md")
+    return ExternalDepth(name, params, work / name, root)
 
 
 def steady_depth(depths: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Stage depth: depth of every frame and the intrinsics of every selected clip."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from pydantic import Field
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import encode_arrays
 from more4d.labeling.clips import Clip
-from more4d.labeling.depth import DepthLabel, depth_estimator
+from more4d.labeling.depth import DepthEstimator, DepthLabel, depth_estimator
+from more4d.labeling.external import ExternalDepths, refuse_noncommercial
 from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
@@ -22,6 +24,9 @@ class DepthParams(Section):
 
     rendered: str
     real: str
+    external: ExternalDepths = ExternalDepths()
+    commercial_only: bool = False
+    """Refuse networks whose licence forbids commercial use of what they make (models/weights.toml)."""
     max_rejected_share: float = Field(ge=0, le=1)
 
 
@@ -39,9 +44,14 @@ class DepthStage(Stage[DepthParams]):
     outputs = {"depth": "datasets/depth"}
 
     def run(self, context: Context[DepthParams]) -> dict[str, float]:
-        folder = context.outputs["depth"]
+        folder, params = context.outputs["depth"], context.params
         clips = selected_clips(context.inputs["clips"], context.inputs["selection"], context.inputs["source"])
-        estimate = partial(_estimate, context.params, context.inputs["base"])
+        if params.commercial_only:
+            refuse_noncommercial((params.rendered, params.real), context.work.parents[2], stage=self.name)
+        estimators = _estimators(context, clips)
+        for name, estimator in estimators.items():
+            estimator.prepare([clip for clip in clips if _chosen(params, clip) == name])
+        estimate = partial(_estimate, params, estimators)
         rows = []
         for row, data in ordered_map(estimate, clips, workers=context.workers, label="clips"):
             if data:
@@ -49,7 +59,7 @@ class DepthStage(Stage[DepthParams]):
             rows.append(row)
         table = pd.DataFrame(rows)
         write_table(folder / "depth.parquet", table)
-        counts = require_accepted(table, stage=self.name, max_rejected_share=context.params.max_rejected_share)
+        counts = require_accepted(table, stage=self.name, max_rejected_share=params.max_rejected_share)
         return {**counts, "median_depth_m": float(np.nanmedian([row["median_depth_m"] for row in rows]))}
 
 
@@ -60,8 +70,21 @@ def selected_clips(clips: Path, selection: Path, source: Path) -> list[Clip]:
     return [Clip.of_row(row, clips, source) for row in rows if row["clip_id"] in chosen]
 
 
-def _estimate(params: DepthParams, base: Path, clip: Clip) -> tuple[dict[str, Any], bytes]:
-    estimator = depth_estimator(params.rendered if clip.origin == "rendered" else params.real, base)
+def _chosen(params: DepthParams, clip: Clip) -> str:
+    return clip.choose(rendered=params.rendered, real=params.real)
+
+
+def _estimators(context: Context[DepthParams], clips: list[Clip]) -> dict[str, DepthEstimator]:
+    """The estimators that these clips need, by name."""
+    params, base, work = context.params, context.inputs["base"], context.work
+    names = sorted({_chosen(params, clip) for clip in clips})
+    return {n: depth_estimator(n, base, external=params.external, work=work, root=work.parents[2]) for n in names}
+
+
+def _estimate(
+    params: DepthParams, estimators: Mapping[str, DepthEstimator], clip: Clip
+) -> tuple[dict[str, Any], bytes]:
+    estimator = estimators[_chosen(params, clip)]
     row: dict[str, Any] = {
         "clip_id": clip.clip_id,
         "model": estimator.info.model,

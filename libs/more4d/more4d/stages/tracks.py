@@ -1,5 +1,6 @@
 """Stage tracks: where every first-frame pixel's point goes in three dimensions, for every clip with depth."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ import pandas as pd
 from pydantic import Field
 
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
-from more4d.data.tensors import encode_arrays, read_arrays
+from more4d.data.tensors import encode_arrays
 from more4d.labeling.clips import Clip
-from more4d.labeling.depth import DepthLabel
+from more4d.labeling.external import ExternalTrackers, refuse_noncommercial
 from more4d.labeling.flow_tracker import FlowTrackerParams
-from more4d.labeling.tracks import TrackLabel, tracker
+from more4d.labeling.tracks import Tracker, TrackLabel, read_depth, tracker
 from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
@@ -28,6 +29,10 @@ class TracksParams(Section):
     rendered: str
     real: str
     flow: FlowTrackerParams
+    external: ExternalTrackers = ExternalTrackers()
+    commercial_only: bool = False
+    """Refuse networks, of the tracks and of the depth below them, whose licence forbids commercial use of what they make
+    (models/weights.toml)."""
     min_visible_share: float = Field(ge=0, le=1)
     """Of all points and frames; a tracker that lost more has failed."""
     max_rejected_share: float = Field(ge=0, le=1)
@@ -42,14 +47,21 @@ class TracksStage(Stage[TracksParams]):
     outputs = {"tracks": "datasets/tracks"}
 
     def run(self, context: Context[TracksParams]) -> dict[str, float]:
-        folder, inputs = context.outputs["tracks"], context.inputs
-        measured = set(read_accepted(inputs["depth"] / "depth.parquet")["clip_id"])
+        folder, inputs, params = context.outputs["tracks"], context.inputs, context.params
+        depths = read_accepted(inputs["depth"] / "depth.parquet")
+        if params.commercial_only:
+            names = (params.rendered, params.real, *sorted(set(depths["model"])))
+            refuse_noncommercial(names, context.work.parents[2], stage=self.name)
+        measured = set(depths["clip_id"])
         clips = [
             Clip.of_row(row, inputs["clips"], inputs["source"])
             for row in read_accepted(inputs["clips"] / "clips.parquet").to_dict("records")
             if row["clip_id"] in measured
         ]
-        track = partial(_track, context.params, inputs["depth"])
+        trackers = _trackers(context, clips)
+        for name, chosen in trackers.items():
+            chosen.prepare([clip for clip in clips if _chosen(params, clip) == name], inputs["depth"])
+        track = partial(_track, params, trackers, inputs["depth"])
         rows = []
         for row, data in ordered_map(track, clips, workers=context.workers, label="clips"):
             if data:
@@ -57,14 +69,27 @@ class TracksStage(Stage[TracksParams]):
             rows.append(row)
         table = pd.DataFrame(rows)
         write_table(folder / "tracks.parquet", table)
-        counts = require_accepted(table, stage=self.name, max_rejected_share=context.params.max_rejected_share)
+        counts = require_accepted(table, stage=self.name, max_rejected_share=params.max_rejected_share)
         means = {key: float(np.nanmean([row[key] for row in rows])) for key in ("visible_share", "moving_share")}
         return {**counts, **means}
 
 
-def _track(params: TracksParams, depth_folder: Path, clip: Clip) -> tuple[dict[str, Any], bytes]:
-    chosen = tracker(params.rendered if clip.origin == "rendered" else params.real, params.flow)
-    arrays, depth_facts = read_arrays(depth_folder / f"{clip.clip_id}.safetensors")
+def _chosen(params: TracksParams, clip: Clip) -> str:
+    return clip.choose(rendered=params.rendered, real=params.real)
+
+
+def _trackers(context: Context[TracksParams], clips: list[Clip]) -> dict[str, Tracker]:
+    """The trackers that these clips need, by name."""
+    params, work = context.params, context.work
+    names = sorted({_chosen(params, clip) for clip in clips})
+    return {n: tracker(n, params.flow, external=params.external, work=work, root=work.parents[2]) for n in names}
+
+
+def _track(
+    params: TracksParams, trackers: Mapping[str, Tracker], depth_folder: Path, clip: Clip
+) -> tuple[dict[str, Any], bytes]:
+    chosen = trackers[_chosen(params, clip)]
+    depth, depth_facts = read_depth(depth_folder, clip)
     row: dict[str, Any] = {
         "clip_id": clip.clip_id,
         "tracker": chosen.info.model,
@@ -77,7 +102,7 @@ def _track(params: TracksParams, depth_folder: Path, clip: Clip) -> tuple[dict[s
         "moving_share": float("nan"),
     }
     try:
-        label = chosen.track(clip, DepthLabel(arrays["depths"], arrays["intrinsics"]))
+        label = chosen.track(clip, depth)
     except ValueError as error:
         return row | verdict([str(error)]), b""
     facts = {key: value for key, value in row.items() if isinstance(value, str)}
