@@ -2,6 +2,9 @@
 
 import base64
 import json
+import pickle
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more4d.data.deferred import is_deferred
 from more4d.data.sample import Sample, decode_sample, encode_sample
 from more4d.data.tracks_codec import decode_tracks, encode_tracks
+from more4d.data.video import encode_video
 from numpy.typing import NDArray
 
 MakeSample = Callable[..., Sample]
@@ -35,6 +40,49 @@ def test_everything_but_the_tracks_comes_back_exact(make_sample: MakeSample) -> 
     assert truth is not None and none is None
     for name in ("camera_to_world", "render", "render_mask"):
         np.testing.assert_array_equal(getattr(back.views["static"], name), getattr(sample.views["static"], name))
+
+
+def test_videos_and_render_masks_wait_until_they_are_asked_for_also_across_a_pickle(make_sample: MakeSample) -> None:
+    sample = make_sample()
+    back = decode_sample(encode_sample(sample))
+    assert is_deferred(back, "video") and is_deferred(back.views["static"], "render_mask")
+    there = pickle.loads(pickle.dumps(back))  # noqa: S301 - our own, as a worker sends it
+    assert is_deferred(there, "video")
+    np.testing.assert_array_equal(there.video, sample.video)
+    assert there.video is there.video and not is_deferred(there, "video") and is_deferred(back, "video")
+    np.testing.assert_array_equal(replace(back, caption="b").render, sample.render)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("video.mp4", b"no video", "its video.mp4 is damaged: 8 bytes cannot be opened"),
+        ("render.mp4", encode_video(np.zeros((4, 32, 48, 3), np.uint8), 8), r"is \[4, 32, 48, 3\], its header wants"),
+        ("render_mask.bin", b"xx", "its render_mask.bin is damaged"),
+        ("render_mask.bin", zlib.compress(b"x"), "is cut short: 1 bytes where its header wants 960"),
+        ("view_static.render.mp4", b"", "its view_static.render.mp4 is damaged"),
+    ],
+)
+def test_a_damaged_video_or_mask_names_its_sample_and_spoils_nothing_else(
+    make_sample: MakeSample, name: str, data: bytes, reason: str
+) -> None:
+    back = decode_sample(encode_sample(make_sample()) | {name: data})
+    assert back.points.shape == (5, 32, 48, 3)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"sample a-00000: .*{reason}"):
+            (back.video, back.render, back.render_mask, back.views["static"].render)
+
+
+@pytest.mark.parametrize("name", ["visibility.bin", "tracks_exact_mask.bin", "tracks_exact_points.bin"])
+def test_what_unpacks_to_more_than_its_header_says_is_refused_and_not_unpacked(
+    make_sample: MakeSample, name: str
+) -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more than the"):
+        decode_sample(encode_sample(make_sample()) | {name: bomb})
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 def test_same_sample_gives_the_same_bytes(make_sample: MakeSample) -> None:

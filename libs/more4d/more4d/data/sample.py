@@ -8,11 +8,14 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from more4d.data.deferred import deferrable, deferred, is_deferred
+from more4d.data.inflate import inflate
 from more4d.data.tracks_codec import decode_tracks, encode_tracks
 from more4d.data.video import encode_video, read_video
 
@@ -22,13 +25,14 @@ READABLE = (1, 2)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,79}")
 
 
+@deferrable("video", "render", "render_mask")
 @dataclass(frozen=True, eq=False)
 class SampleView:
     """The clip's points seen by another camera, and the truth where the scene was rendered.
 
     video uint8 [T, H, W, 3] or None; camera_to_world float32 [T, 4, 4] in the sample's world (frame 0's
     camera); render uint8 [T, H, W, 3], black where nothing is; render_mask bool [T, H, W], True where points
-    cover the pixel.
+    cover the pixel. All but the cameras may be deferred, as in Sample.
     """
 
     video: NDArray[np.uint8] | None
@@ -37,6 +41,7 @@ class SampleView:
     render_mask: NDArray[np.bool_]
 
 
+@deferrable("video", "render", "render_mask")
 @dataclass(frozen=True, eq=False)
 class Sample:
     """A clip with its dense 4D labels, in the frame of its first camera (OpenCV axes, metres).
@@ -44,6 +49,9 @@ class Sample:
     video uint8 [T, H, W, 3] RGB; intrinsics float32 [3, 3] pixels; depth float32 [H, W] of frame 0, z in
     metres; points float32 [T, H, W, 3], where the point seen by a first-frame pixel is at time t, NaN where
     unknown; visibility bool [T, H, W]; render and render_mask as in SampleView, from the clip's own camera.
+
+    Of a sample that was read, video, render and render_mask are decoded when first asked for: who needs tracks alone
+    waits for nothing else. A damaged one raises ValueError, naming the sample, then.
     """
 
     id: str
@@ -63,7 +71,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         require_id(self.id)
-        frames, height, width = self.video.shape[:3]
+        frames, height, width = (self.visibility if is_deferred(self, "video") else self.video).shape[:3]
         _require_shapes(self, frames, height, width)
 
 
@@ -102,28 +110,30 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
 def decode_sample(files: Mapping[str, bytes], *, with_views: bool = True) -> Sample:
     """The sample that encode_sample wrote, or, quicker, the sample without its views.
 
-    Raises ValueError on another schema version or a missing file.
+    Raises ValueError on another schema version, a missing file or damaged tracks; on damaged videos and render masks
+    when they are asked for.
     """
     header = json.loads(_member(files, "json"))
     require_schema(header, f"sample {header.get('id')}")
     shape = tuple(header["shape"])
+    stored = _Stored(header["id"], files, shape)
     names = [name for name in header["views"] if with_views]
     tracks = {key[7:-4]: data for key, data in files.items() if key.startswith("tracks_")}
     depth, points = decode_tracks(header["tracks"], tracks, shape)
     return Sample(
         id=header["id"],
-        video=read_video(_member(files, "video.mp4"))[0],
+        video=stored.video("video.mp4"),
         fps=header["fps"],
         caption=header["caption"],
         intrinsics=np.array(header["intrinsics"], np.float32),
         depth=depth,
         points=points,
-        visibility=_unpack(_member(files, "visibility.bin"), shape),
-        render=read_video(_member(files, "render.mp4"))[0],
-        render_mask=_unpack(_member(files, "render_mask.bin"), shape),
+        visibility=_read_mask(header["id"], "visibility.bin", _member(files, "visibility.bin"), shape),
+        render=stored.video("render.mp4"),
+        render_mask=stored.mask("render_mask.bin"),
         split=header["split"],
         kind=header["kind"],
-        views={name: _decode_view(files, name, header["views"][name], shape) for name in names},
+        views={name: _decode_view(stored, f"view_{name}", header["views"][name]) for name in names},
         provenance=header["provenance"],
     )
 
@@ -156,16 +166,48 @@ def _encode_view(view: SampleView, fps: float) -> dict[str, bytes]:
     return files
 
 
-def _decode_view(
-    files: Mapping[str, bytes], name: str, header: Mapping[str, Any], shape: tuple[int, ...]
-) -> SampleView:
-    camera = np.frombuffer(_member(files, f"view_{name}.camera.bin"), "<f4").reshape(shape[0], 4, 4)
+@dataclass(frozen=True)
+class _Stored:
+    """A stored sample's files, decoded when somebody asks."""
+
+    id: str
+    files: Mapping[str, bytes]
+    shape: tuple[int, ...]
+
+    def video(self, name: str) -> NDArray[np.uint8]:
+        return deferred(partial(_read_video, self.id, name, _member(self.files, name), self.shape))
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        return deferred(partial(_read_mask, self.id, name, _member(self.files, name), self.shape))
+
+
+def _decode_view(stored: _Stored, prefix: str, header: Mapping[str, Any]) -> SampleView:
+    camera = np.frombuffer(_member(stored.files, f"{prefix}.camera.bin"), "<f4").reshape(stored.shape[0], 4, 4)
     return SampleView(
-        video=read_video(_member(files, f"view_{name}.video.mp4"))[0] if header["truth"] else None,
+        video=stored.video(f"{prefix}.video.mp4") if header["truth"] else None,
         camera_to_world=camera.astype(np.float32),
-        render=read_video(_member(files, f"view_{name}.render.mp4"))[0],
-        render_mask=_unpack(_member(files, f"view_{name}.render_mask.bin"), shape),
+        render=stored.video(f"{prefix}.render.mp4"),
+        render_mask=stored.mask(f"{prefix}.render_mask.bin"),
     )
+
+
+def _read_video(sample_id: str, name: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    try:
+        video = read_video(data)[0]
+    except ValueError as error:
+        raise ValueError(f"sample {sample_id}: its {name} is damaged: {error}") from error
+    if video.shape != (*shape, 3):
+        raise ValueError(f"sample {sample_id}: its {name} is {list(video.shape)}, its header wants {[*shape, 3]}")
+    return video
+
+
+def _read_mask(sample_id: str, name: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    count = int(np.prod(shape))
+    try:
+        packed = np.frombuffer(inflate(data, (count + 7) // 8), np.uint8)
+    except ValueError as error:
+        raise ValueError(f"sample {sample_id}: its {name} is {error}") from error
+    return np.unpackbits(packed, count=count).view(np.bool_).reshape(shape)
 
 
 def _exact(video: NDArray[np.uint8], fps: float) -> bytes:
@@ -176,11 +218,6 @@ def _pack(mask: NDArray[np.bool_]) -> bytes:
     return zlib.compress(np.packbits(mask).tobytes(), 6)
 
 
-def _unpack(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    bits = np.unpackbits(np.frombuffer(zlib.decompress(data), np.uint8), count=int(np.prod(shape)))
-    return bits.astype(bool).reshape(shape)
-
-
 def _member(files: Mapping[str, bytes], name: str) -> bytes:
     if name not in files:
         raise ValueError(f"a sample lacks its {name}; it holds {', '.join(sorted(files)) or 'nothing'}")
@@ -189,20 +226,20 @@ def _member(files: Mapping[str, bytes], name: str) -> bytes:
 
 def _require_shapes(sample: Sample, frames: int, height: int, width: int) -> None:
     video, mask = (frames, height, width, 3), (frames, height, width)
-    expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-        "intrinsics": (sample.intrinsics, (3, 3)),
-        "depth": (sample.depth, (height, width)),
-        "points": (sample.points, video),
-        "visibility": (sample.visibility, mask),
-        "render": (sample.render, video),
-        "render_mask": (sample.render_mask, mask),
-    }
+    # What is deferred is held against its header when it is decoded.
+    for name, shape in {"intrinsics": (3, 3), "depth": (height, width), "points": video, "visibility": mask}.items():
+        _require_shape(sample, sample, name, name, shape)
+    seen = {"": sample, **{f"{name}'s ": view for name, view in sample.views.items()}}
+    for prefix, source in seen.items():
+        for name, shape in {"video": video, "render": video, "render_mask": mask}.items():
+            _require_shape(sample, source, name, f"{prefix}{name}", shape)
     for name, view in sample.views.items():
-        expected[f"{name}'s camera_to_world"] = (view.camera_to_world, (frames, 4, 4))
-        expected[f"{name}'s render"] = (view.render, video)
-        expected[f"{name}'s render_mask"] = (view.render_mask, mask)
-        if view.video is not None:
-            expected[f"{name}'s video"] = (view.video, video)
-    for name, (array, shape) in expected.items():
-        if array.shape != shape:
-            raise ValueError(f"sample {sample.id}: {name} is {list(array.shape)}, its video wants {list(shape)}")
+        _require_shape(sample, view, "camera_to_world", f"{name}'s camera_to_world", (frames, 4, 4))
+
+
+def _require_shape(
+    sample: Sample, source: Sample | SampleView, field_name: str, name: str, shape: tuple[int, ...]
+) -> None:
+    array = None if is_deferred(source, field_name) else getattr(source, field_name)
+    if array is not None and array.shape != shape:
+        raise ValueError(f"sample {sample.id}: {name} is {list(array.shape)}, its video wants {list(shape)}")

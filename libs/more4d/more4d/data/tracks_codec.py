@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAccessIssue] - made in Rust
 
+from more4d.data.inflate import inflate
 from more4d.data.tracks_v1 import decode_tracks_v1
 
 PIXELS_PER_STEP = 1 / 16
@@ -94,11 +95,14 @@ def decode_tracks(
 
 
 def _restore_exact(points: NDArray[np.float32], files: Mapping[str, bytes]) -> None:
-    kept = np.frombuffer(zlib.decompress(files["exact_points"]), "<f4").reshape(-1, 3)
-    if len(kept):
-        bits = np.frombuffer(zlib.decompress(files["exact_mask"]), np.uint8)
-        exact = np.unpackbits(bits, count=points[..., 0].size).astype(bool).reshape(points.shape[:3])
-        points[exact] = kept
+    count = points[..., 0].size
+    try:
+        bits = np.frombuffer(inflate(files["exact_mask"], (count + 7) // 8), np.uint8)
+        exact = np.unpackbits(bits, count=count).view(np.bool_).reshape(points.shape[:3])
+        kept = int(np.count_nonzero(exact))
+        points[exact] = np.frombuffer(inflate(files["exact_points"], 12 * kept), "<f4").reshape(-1, 3)
+    except ValueError as error:
+        raise ValueError(f"the sample's tracks are damaged, their exact points {error}") from error
 
 
 def _encode_depth(depth: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float, float]:

@@ -67,17 +67,17 @@ def dequantise(
     pixel = np.float32(pixels_per_step)
     over_fx, over_fy = np.float32(1 / fx), np.float32(1 / fy)
     _, frames, height, width = steps_3THW.shape
-    now = np.zeros((3, width), np.int16)
-    for row in range(height):
-        now[:] = 0
-        v = np.float32(row + 0.5 - cy)
-        for frame in range(frames):
+    now = np.zeros((3, height, width), np.int16)
+    for frame in range(frames):
+        for row in range(height):
+            v = np.float32(row + 0.5 - cy)
             for column in range(width):
-                a = np.int16(now[0, column] + steps_3THW[0, frame, row, column])
-                b = np.int16(now[1, column] + steps_3THW[1, frame, row, column])
-                c = np.int16(now[2, column] + steps_3THW[2, frame, row, column])
-                now[0, column], now[1, column], now[2, column] = a, b, c
-                z = base_HW[row, column] * growth[np.int64(c) + 32768]
+                a = np.int16(now[0, row, column] + steps_3THW[0, frame, row, column])
+                b = np.int16(now[1, row, column] + steps_3THW[1, frame, row, column])
+                c = np.int16(now[2, row, column] + steps_3THW[2, frame, row, column])
+                now[0, row, column], now[1, row, column], now[2, row, column] = a, b, c
+                # Unsigned: numba looks for negative indices otherwise.
+                z = base_HW[row, column] * growth[np.uint64(np.int64(c) + 32768)]
                 u = np.float32(column + 0.5 - cx)
                 points_THW3[frame, row, column, 0] = (np.float32(a) * pixel + u) * over_fx * z
                 points_THW3[frame, row, column, 1] = (np.float32(b) * pixel + v) * over_fy * z
