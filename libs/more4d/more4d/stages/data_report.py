@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from more4d.parallel import ordered_map
 from more4d.report.curated.gallery import draw, jobs
-from more4d.report.curated.journey import LOST, funnel
+from more4d.report.curated.journey import funnel
 from more4d.report.curated.page import Facts, Limits, chosen_rows, gather, write_report
 from more4d.report.curated.tables import TABLES, read_tables
 from more4d.settings import Section
@@ -85,7 +85,7 @@ def _metrics(facts: Facts) -> dict[str, float]:
         "videos": steps["source"].kept,
         "windows": steps["clips"].entered,
         "samples": steps["trajscene"].kept,
-        "lost": int((facts.journey["verdict"] == LOST).sum()),
+        "lost": sum(step.lost for step in steps.values()),
         "sheets": len(facts.choice.items),
         "real_clips_left_out": facts.choice.real_left_out,
         "problems": sum(item.level == "problem" for item in facts.findings),

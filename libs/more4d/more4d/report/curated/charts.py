@@ -33,7 +33,7 @@ def histogram_svg(found: Distribution) -> str:
         axes.bar(edges[:-1], refused, np.diff(edges), align="edge", bottom=kept, color=BAD, linewidth=0)
         _draw_limits(axes, found)
         _scale(axes, edges, logarithmic)
-        axes.set_xlabel(score.unit or "count")
+        axes.set_xlabel(score.unit)
         return as_svg(figure, describe(found))
 
 

@@ -1,5 +1,6 @@
 """What an engineer must know before training: leaks between train and val, lost clips, licences, how much moves."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,11 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from more4d.data.tables import ACCEPTED
 from more4d.report.curated.journey import LOST
 from more4d.report.curated.scores import limit
 from more4d.report.curated.sources import LicenceCount
-from more4d.report.curated.tables import Tables
+from more4d.report.curated.tables import Tables, accepted_rows, by_clip, column, rows_where, text_of
 
 _STILL = 0.01
 """A sample of which less than this share of the points moves teaches little motion."""
@@ -33,7 +33,7 @@ def findings(
     licences: tuple[LicenceCount, ...],
 ) -> tuple[Finding, ...]:  # fmt: skip
     """All of them, problems first. `stored` is the number of samples that the manifest names, by split."""
-    samples = journey[journey["verdict"] == ACCEPTED]
+    samples = accepted_rows(journey)
     found = [
         _lost(journey), _stored(samples, stored), _splits(samples), _shared_videos(samples, tables),
         _look_alike(samples, tables, limit(settings, "clips.max_duplicate_distance") or 0.0),
@@ -44,14 +44,15 @@ def findings(
 
 
 def _lost(journey: pd.DataFrame) -> Finding:
-    lost = journey[journey["verdict"] == LOST]
+    lost = rows_where(journey, column(journey, "verdict") == LOST)
     if not len(lost):
         return Finding("fine", "Every row and every window has a verdict of each stage that it reached.")
-    return Finding("problem", f"{len(lost):,} were lost without a verdict: {_some(lost['clip_id'] + lost['videoid'])}")
+    names = column(lost, "clip_id").where(column(lost, "clip_id") != "", column(lost, "videoid"))
+    return Finding("problem", f"{len(lost):,} were lost without a verdict: {_some(names)}")
 
 
 def _stored(samples: pd.DataFrame, stored: Mapping[str, int]) -> Finding:
-    counted = {str(split): int(count) for split, count in samples["split"].value_counts().items()}
+    counted = dict(Counter(text_of(samples, "split")))
     held = {split: count for split, count in stored.items() if count}
     if counted == held:
         return Finding("fine", f"The shards hold every accepted sample: {_counts(held)}.")
@@ -59,7 +60,7 @@ def _stored(samples: pd.DataFrame, stored: Mapping[str, int]) -> Finding:
 
 
 def _splits(samples: pd.DataFrame) -> Finding:
-    missing = [split for split in ("train", "val") if not (samples["split"] == split).any()]
+    missing = [split for split in ("train", "val") if split not in set(column(samples, "split"))]
     if not missing:
         return Finding("fine", "There are samples to train on and samples held out.")
     return Finding("warning", f"No sample is in {' and none in '.join(missing)}.")
@@ -67,28 +68,27 @@ def _splits(samples: pd.DataFrame) -> Finding:
 
 def _shared_videos(samples: pd.DataFrame, tables: Tables) -> Finding:
     """By id, and by the bytes of the file."""
-    source = tables["source"]
-    accepted = source[source["verdict"] == ACCEPTED]
-    digests = samples["videoid"].map(dict(zip(accepted["videoid"], accepted["sha256"], strict=True)))
+    fetched, videos, split = accepted_rows(tables["source"]), column(samples, "videoid"), column(samples, "split")
+    digests = videos.map(dict(zip(fetched["videoid"], fetched["sha256"], strict=True)))
     shared: set[str] = set()
-    for keys in (samples["videoid"], digests):
-        both = set(keys[samples["split"] == "train"].dropna()) & set(keys[samples["split"] == "val"].dropna())
-        shared |= set(samples.loc[keys.isin(both - {""}), "videoid"])
+    for keys in (videos, digests):
+        both = set(keys.loc[split == "train"].dropna()) & set(keys.loc[split == "val"].dropna())
+        shared |= set(videos.loc[keys.isin(both - {""})])
     if not shared:
         return Finding("fine", "No video gives samples to both train and val.")
     return Finding("problem", f"{len(shared):,} videos give samples to both train and val: {_some(sorted(shared))}")
 
 
 def _look_alike(samples: pd.DataFrame, tables: Tables, distance: float) -> Finding:
-    clips = tables["clips"].set_index("clip_id")["perceptual_hash"].reindex(samples["clip_id"]).fillna("")
-    known = clips[clips.str.len() == _HASH_DIGITS]
-    split = samples.set_index("clip_id")["split"].reindex(known.index)
-    train, val = (_bits(known[split == name]) for name in ("train", "val"))
+    hashes = text_of(by_clip(tables["clips"], column(samples, "clip_id")), "perceptual_hash")
+    split = column(samples, "split").set_axis(hashes.index)
+    known = hashes.str.len() == _HASH_DIGITS
+    train, val = (_bits(hashes.loc[known & (split == name)]) for name in ("train", "val"))
     near = [i for i, bits in enumerate(val) if len(train) and _nearest(train, bits) <= distance]
     what = f"look like one of train (at most {distance:g} of the bits of their perceptual hashes differ)"
     if not near:
         return Finding("fine", f"None of {len(val):,} val samples {what.replace('look', 'looks', 1)}.")
-    names = known[split == "val"].index[near].tolist()
+    names = hashes.loc[known & (split == "val")].index[near].tolist()
     return Finding("problem", f"{len(near):,} of {len(val):,} val samples {what}: {_some(names)}")
 
 
@@ -104,9 +104,9 @@ def _nearest(hashes: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> float:
 
 
 def _same_captions(samples: pd.DataFrame, tables: Tables) -> Finding:
-    captions = tables["captions"].set_index("clip_id")["caption"].reindex(samples["clip_id"]).fillna("")
-    split = samples["split"].to_numpy(object)
-    train, val = captions[split == "train"], captions[split == "val"]
+    captions = text_of(by_clip(tables["captions"], column(samples, "clip_id")), "caption")
+    split = column(samples, "split").set_axis(captions.index)
+    train, val = captions.loc[split == "train"], captions.loc[split == "val"]
     shared = int(val.isin(set(train)).sum())
     distinct = f"{captions.nunique():,} different captions for {len(captions):,} samples"
     if not shared:
@@ -123,10 +123,10 @@ def _licences(licences: tuple[LicenceCount, ...]) -> Finding:
 
 
 def _still(samples: pd.DataFrame, tables: Tables) -> Finding:
-    tracks = tables["tracks"].set_index("clip_id")
-    if "moving_share" not in tracks.columns:
+    if "moving_share" not in tables["tracks"].columns:
         return Finding("warning", "The tracks' table does not say which share of the points moves.")
-    moving = tracks["moving_share"].reindex(samples["clip_id"]).dropna().astype(float)
+    labels = by_clip(tables["tracks"], column(samples, "clip_id"))
+    moving = column(labels, "moving_share").dropna().astype(float)
     still = int((moving < _STILL).sum())
     words = f"On average {moving.mean():.1%} of a sample's points move (median {moving.median():.1%})"
     if not len(moving):

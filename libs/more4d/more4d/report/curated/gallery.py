@@ -18,6 +18,7 @@ from more4d.data.tables import ACCEPTED
 from more4d.data.tensors import read_arrays
 from more4d.data.video import VideoError, iter_frames
 from more4d.report.curated.reasons import Kind
+from more4d.report.curated.tables import accepted_rows, column, rows_where
 from more4d.report.model import Image
 from more4d.report.pictures import depth_panel, depth_range, image_bytes, resize, stripe_holes, tracks_panel
 
@@ -67,12 +68,14 @@ class Choice:
 
 def choose(journey: pd.DataFrame, kinds: tuple[Kind, ...], *, rendered: int, real: int, seed: int) -> Choice:
     """Every real item up to `real`, `rendered` rendered samples drawn by the seed, and the example of every reason."""
-    is_real = (journey["origin"] == "real").to_numpy(bool)
-    order = journey.assign(position=np.arange(len(journey))).sort_values(
-        ["source_table", "source_row", "videoid", "clip_id", "position"], kind="stable"
-    )["position"]
+    is_real = (column(journey, "origin") == "real").to_numpy(bool)
+    order = (
+        journey.assign(position=np.arange(len(journey)))
+        .sort_values(["source_table", "source_row", "videoid", "clip_id", "position"], kind="stable")["position"]
+        .tolist()
+    )
     all_real = [int(i) for i in order if is_real[i]]
-    is_sample = (journey["verdict"] == ACCEPTED).to_numpy(bool)
+    is_sample = (column(journey, "verdict") == ACCEPTED).to_numpy(bool)
     others = [int(i) for i in order if is_sample[i] and not is_real[i]]
     drawn = np.random.default_rng(seed).permutation(len(others))[:rendered]
     chosen = {*all_real[:real], *(others[i] for i in sorted(drawn)), *(kind.example for kind in kinds)}
@@ -82,7 +85,7 @@ def choose(journey: pd.DataFrame, kinds: tuple[Kind, ...], *, rendered: int, rea
 
 def _rank(journey: pd.DataFrame, i: int) -> tuple[bool, str, int, str, int]:
     """Real ones first, then by where they come from."""
-    row = journey.iloc[i]
+    row = journey.iloc[[i]].to_dict("records")[0]
     return (row["origin"] != "real", str(row["source_table"]), int(row["source_row"]), str(row["clip_id"]), i)
 
 
@@ -91,10 +94,8 @@ def jobs(rows: list[dict[str, Any]], folders: Mapping[str, Path], tables: Mappin
     samples = TrajSceneDataset(folders["trajscene"])
     places = {clip: place for place, clip in enumerate(samples.ids)}
     ids = {row["clip_id"] for row in rows}
-    clips = _records(tables["clips"][tables["clips"]["clip_id"].isin(ids)], "clip_id")
-    wanted = {row["videoid"] for row in rows}
-    fetched = tables["source"][tables["source"]["verdict"] == ACCEPTED]
-    videos = _records(fetched[fetched["videoid"].isin(wanted)], "videoid")
+    clips = _records(tables["clips"], "clip_id", ids)
+    videos = _records(accepted_rows(tables["source"]), "videoid", {row["videoid"] for row in rows})
     for row in rows:
         if row["verdict"] == ACCEPTED and row["clip_id"] in places:
             yield Job(None, sample=samples.read_files(places[row["clip_id"]]))
@@ -106,8 +107,8 @@ def jobs(rows: list[dict[str, Any]], folders: Mapping[str, Path], tables: Mappin
             yield Job(folders["source"] / video["contentUrl"] if video else None)
 
 
-def _records(table: pd.DataFrame, key: str) -> dict[str, dict[str, Any]]:
-    return {row[key]: row for row in table.to_dict("records")}
+def _records(table: pd.DataFrame, key: str, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    return {row[key]: row for row in rows_where(table, column(table, key).isin(wanted)).to_dict("records")}
 
 
 def _labeled(clip: dict[str, Any], video: dict[str, Any], folders: Mapping[str, Path]) -> Job:
@@ -116,7 +117,10 @@ def _labeled(clip: dict[str, Any], video: dict[str, Any], folders: Mapping[str, 
     path = folders["clips"] / clip["path"] if clip["path"] else folders["source"] / video["contentUrl"]
     wanted = tuple(dict.fromkeys((first, first + count // 2, first + count - 1)))
     depth, tracks = (folders[stage] / f"{clip['clip_id']}.safetensors" for stage in ("depth", "tracks"))
-    return Job(path, wanted, float(clip["fps"]), *(file if file.is_file() else None for file in (depth, tracks)))
+    return Job(
+        path, wanted, float(clip["fps"]),
+        depth=depth if depth.is_file() else None, tracks=tracks if tracks.is_file() else None,
+    )  # fmt: skip
 
 
 def draw(job: Job) -> Sheet:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from more4d.data.tables import ACCEPTED, REJECTED
-from more4d.report.curated.tables import AFTER_CLIPS, TABLES, Tables
+from more4d.report.curated.tables import AFTER_CLIPS, TABLES, Tables, accepted_rows, column, rows_where
 
 LOST = "lost"
 """Accepted by one stage and not in the table of the next: no stage does that, so it is shown as a problem."""
@@ -50,13 +50,13 @@ def follow(tables: Tables) -> pd.DataFrame:
     (accepted, rejected or lost) and `reason`. Raises ValueError where the tables are of different runs.
     """
     source, clips = tables["source"], tables["clips"]
-    fetched = source[source["verdict"] == ACCEPTED]
-    _require_unique(fetched["videoid"], "source", "videoid")
-    _require_known(clips["videoid"], set(fetched["videoid"]), "clips", "videos", "source")
-    barren = fetched[~fetched["videoid"].isin(clips["videoid"])]
+    fetched, videos = accepted_rows(source), column(clips, "videoid")
+    ids = _require_unique(column(fetched, "videoid"), "source")
+    _require_known(videos, ids, "clips", "videos", "source")
+    barren = rows_where(fetched, ~column(fetched, "videoid").isin(videos))
     none = "the video gave no window, and no reason for it"
     parts = [
-        _items(source[source["verdict"] != ACCEPTED], "source"),
+        _items(rows_where(source, column(source, "verdict") != ACCEPTED), "source"),
         _items(barren.assign(verdict=LOST, reason=none), "clips"),
         _through_stages(_with_source_columns(clips, fetched), tables),
     ]
@@ -65,7 +65,7 @@ def follow(tables: Tables) -> pd.DataFrame:
 
 def _items(rows: pd.DataFrame, stage: str) -> pd.DataFrame:
     extra = [name for name in ("distractor",) if name in rows.columns]
-    table = rows[[*_ABOUT, *extra, "verdict", "reason"]].copy()
+    table = rows.loc[:, [*_ABOUT, *extra, "verdict", "reason"]].copy()
     table.insert(0, "clip_id", rows["clip_id"] if "clip_id" in rows.columns else "")
     table["stage"] = stage
     return table
@@ -76,36 +76,38 @@ def _with_source_columns(clips: pd.DataFrame, fetched: pd.DataFrame) -> pd.DataF
     if "distractor" in clips.columns or "distractor" not in fetched.columns:
         return clips
     known = dict(zip(fetched["videoid"], fetched["distractor"], strict=True))
-    return clips.assign(distractor=clips["videoid"].map(known))
+    return clips.assign(distractor=column(clips, "videoid").map(known))
 
 
 def _through_stages(clips: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    _require_unique(clips["clip_id"], "clips", "clip_id")
+    _require_unique(column(clips, "clip_id"), "clips")
     items = _items(clips, "clips")
     before = "clips"
     for stage in AFTER_CLIPS:
         table = tables[stage]
-        _require_unique(table["clip_id"], stage, "clip_id")
-        going = items["verdict"] == ACCEPTED
-        _require_known(table["clip_id"], set(items.loc[going, "clip_id"]), stage, "clips", before)
+        _require_unique(column(table, "clip_id"), stage)
+        going = column(items, "verdict") == ACCEPTED
+        ids = column(rows_where(items, going), "clip_id")
+        _require_known(column(table, "clip_id"), set(ids), stage, "clips", before)
         verdicts = dict(zip(table["clip_id"], table["verdict"], strict=True))
         reasons = dict(zip(table["clip_id"], table["reason"], strict=True))
-        ids = items.loc[going, "clip_id"]
-        items.loc[going, "verdict"] = ids.map(verdicts).fillna(LOST).to_numpy()
-        items.loc[going, "reason"] = ids.map(reasons).fillna(f"not in the table of stage {stage}").to_numpy()
+        items.loc[going, "verdict"] = [verdicts.get(clip, LOST) for clip in ids]
+        items.loc[going, "reason"] = [reasons.get(clip, f"not in the table of stage {stage}") for clip in ids]
         items.loc[going, "stage"] = stage
         before = stage
     return items
 
 
-def _require_unique(ids: pd.Series, stage: str, column: str) -> None:
+def _require_unique(ids: pd.Series, stage: str) -> set[str]:
+    """The ids as a set. Raises ValueError where one is there twice."""
     if ids.duplicated().any():
-        twice = ids[ids.duplicated()].iloc[0]
-        raise ValueError(f"the table of stage {stage} has several accepted rows of {column} {twice!r}: run it again")
+        twice = ids.loc[ids.duplicated()].iloc[0]
+        raise ValueError(f"the table of stage {stage} has {twice!r} in several rows: run the stage again")
+    return set(ids)
 
 
 def _require_known(ids: pd.Series, known: set[str], stage: str, what: str, before: str) -> None:
-    strays = ids[~ids.isin(known)]
+    strays = ids.loc[~ids.isin(known)]
     if len(strays):
         raise ValueError(
             f"the table of stage {stage} holds {len(strays)} {what} that stage {before} did not accept "
@@ -119,10 +121,10 @@ def funnel(journey: pd.DataFrame) -> tuple[Step, ...]:
 
 
 def _steps(journey: pd.DataFrame) -> Iterator[Step]:
-    place = journey["stage"].map(_PLACE).to_numpy(int) if len(journey) else np.zeros(0, int)
-    verdict = journey["verdict"].to_numpy(object)
+    place = column(journey, "stage").map(_PLACE).to_numpy(int) if len(journey) else np.zeros(0, int)
+    verdict = column(journey, "verdict").to_numpy(object)
     at_source = place == 0
-    videos = int(journey.loc[~at_source, "videoid"].nunique())
+    videos = len(set(column(journey, "videoid").to_numpy(object)[~at_source]))
     refused = int(at_source.sum())
     yield Step("source", *_TITLES["source"], videos + refused, videos, refused, 0)
     for stage in STAGES[1:]:
@@ -135,5 +137,6 @@ def _steps(journey: pd.DataFrame) -> Iterator[Step]:
 
 def funnels_by(journey: pd.DataFrame, columns: list[str]) -> dict[str, tuple[Step, ...]]:
     """A funnel for each value (or pair of values) of the columns, by name; the largest first."""
-    groups = {" · ".join(map(str, key)): part for key, part in journey.groupby(columns, sort=True, dropna=False)}
+    texts = journey.loc[:, columns].fillna("").astype(str).agg(" · ".join, axis=1) if len(journey) else []
+    groups = {str(name): part for name, part in journey.groupby(texts)} if len(journey) else {}
     return {name: funnel(groups[name]) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))}

@@ -1,5 +1,6 @@
 """The report of the curated data as a folder: index.html, the pictures beside it, and a table of what was rejected."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +19,7 @@ from more4d.report.curated.journey import STAGES, Step, follow, funnel, funnels_
 from more4d.report.curated.reasons import Kind, reason_kinds, split_reasons
 from more4d.report.curated.scores import SCORES, Distribution, Score, distributions, limit, with_lengths
 from more4d.report.curated.sources import LicenceCount, licence_counts, real_videos, source_summaries
-from more4d.report.curated.tables import Tables
+from more4d.report.curated.tables import Tables, column, rows_where, text_of
 from more4d.report.viewer import asset, content_policy, environment
 
 REJECTED_CSV = "rejected.csv"
@@ -105,16 +106,16 @@ def render_page(facts: Facts, items: list[dict[str, Any]], refused: pd.DataFrame
 
 
 def _rejected(journey: pd.DataFrame) -> pd.DataFrame:
-    refused = journey[journey["verdict"] != ACCEPTED]
+    refused = rows_where(journey, column(journey, "verdict") != ACCEPTED)
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return refused.assign(_place=refused["stage"].map(order)).sort_values(["_place"], kind="stable")
+    return refused.assign(_place=column(refused, "stage").map(order)).sort_values(["_place"], kind="stable")
 
 
 def _listed(refused: pd.DataFrame, count: int, anchors: Mapping[int, str]) -> list[dict[str, Any]]:
     """The first rows of the table, real ones before others."""
     first = refused.assign(_other=refused["origin"] != "real").sort_values(["_other"], kind="stable").head(count)
-    rows = first[_CSV_COLUMNS].to_dict("records")
-    return [row | {"anchor": anchors.get(int(i), "")} for row, i in zip(rows, first.index, strict=True)]
+    rows = first.to_dict("records")
+    return [{**row, "anchor": anchors.get(i, "")} for row, i in zip(rows, first.index.tolist(), strict=True)]
 
 
 def _funnel(steps: tuple[Step, ...]) -> list[dict[str, object]]:
@@ -188,28 +189,28 @@ def _more_sources(journey: pd.DataFrame) -> int:
 
 
 def _more_videos(journey: pd.DataFrame, limit: int) -> int:
-    real = journey.loc[journey["origin"] == "real", ["source_table", "source_row", "videoid"]]
-    return max(0, len(real.drop_duplicates()) - limit)
+    real = rows_where(journey, column(journey, "origin") == "real")
+    return max(0, len(real.drop_duplicates(["source_table", "source_row", "videoid"])) - limit)
 
 
 def _distractors(journey: pd.DataFrame) -> dict[str, Any] | None:
     """Kind of distractor by the stage at which it ended; None where the tables have none."""
     if "distractor" not in journey.columns:
         return None
-    rows = journey[journey["distractor"].fillna("").astype(str) != ""]
-    if not len(rows):
+    ended = column(journey, "stage").where(column(journey, "verdict") != ACCEPTED, ACCEPTED)
+    counts = Counter(pair for pair in zip(text_of(journey, "distractor"), ended, strict=True) if pair[0])
+    if not counts:
         return None
-    ended = rows["stage"].where(rows["verdict"] != ACCEPTED, "accepted")
-    counts = pd.crosstab(rows["distractor"].astype(str), ended)
-    heads = [name for name in (*STAGES, "accepted") if name in counts.columns]
-    return {"heads": heads, "rows": [(kind, [int(counts.loc[kind, head]) for head in heads]) for kind in counts.index]}
+    heads = [name for name in (*STAGES, ACCEPTED) if any(stage == name for _, stage in counts)]
+    kinds = sorted({kind for kind, _ in counts})
+    return {"heads": heads, "rows": [(kind, [counts[kind, head] for head in heads]) for kind in kinds]}
 
 
 def _gallery(facts: Facts, sheets: Iterable[Sheet], folder: Path) -> Iterator[dict[str, Any]]:
     """What the template shows of each item; its pictures are written as they come."""
     rows = chosen_rows(facts)
     judged = _verdict_rows(facts, [row["clip_id"] for row in rows])
-    captions = _by(facts.tables["captions"], "clip_id", "caption", {row["clip_id"] for row in rows})
+    captions = _captions(facts.tables["captions"], {row["clip_id"] for row in rows})
     for number, (row, position, sheet) in enumerate(zip(rows, facts.choice.items, sheets, strict=True)):
         caption = captions.get(row["clip_id"]) or row["name"] or ""
         yield {
@@ -225,9 +226,9 @@ def _gallery(facts: Facts, sheets: Iterable[Sheet], folder: Path) -> Iterator[di
         }
 
 
-def _by(table: pd.DataFrame, key: str, column: str, ids: set[str]) -> dict[str, Any]:
-    rows = table[table[key].isin(ids)]
-    return dict(zip(rows[key], rows[column], strict=True))
+def _captions(table: pd.DataFrame, ids: set[str]) -> dict[str, str]:
+    rows = rows_where(table, column(table, "clip_id").isin(ids))
+    return dict(zip(rows["clip_id"], text_of(rows, "caption"), strict=True))
 
 
 def _picture(panel: Panel, name: str, folder: Path) -> dict[str, Any]:
@@ -240,12 +241,13 @@ def _picture(panel: Panel, name: str, folder: Path) -> dict[str, Any]:
 
 def _verdict_rows(facts: Facts, clip_ids: list[str]) -> dict[str, list[dict[str, Any]]]:
     """For each clip its verdict and measured values of every stage that judged it."""
-    wanted, judged = set(clip_ids) - {""}, {clip: [] for clip in clip_ids if clip}
+    wanted = set(clip_ids) - {""}
+    judged: dict[str, list[dict[str, Any]]] = {clip: [] for clip in wanted}
     for stage, table in with_lengths(facts.tables).items():
         if stage == "source":
             continue
         scores = [score for score in SCORES if score.stage == stage and score.column in table.columns]
-        for row in table[table["clip_id"].isin(wanted)].to_dict("records"):
+        for row in rows_where(table, column(table, "clip_id").isin(wanted)).to_dict("records"):
             values = [_value(score, row[score.column], facts.settings) for score in scores]
             judged[row["clip_id"]].append(
                 {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from more4d.data.tables import ACCEPTED
+from more4d.report.curated.tables import column, rows_where, text_of
 
 KINDS_SHOWN = 30
 """Of a stage, and above which its free text is cut at the first colon."""
@@ -47,13 +48,12 @@ def reason_kinds(journey: pd.DataFrame) -> tuple[Kind, ...]:
 
     An item with several reasons counts once in each of their kinds.
     """
-    names = set(journey["videoid"]) | set(journey["clip_id"]) - {""}
-    refused = journey.loc[journey["verdict"] != ACCEPTED, ["stage", "reason"]]
-    kinds: list[Kind] = []
-    for stage in journey["stage"].unique().tolist():
-        part = refused.loc[refused["stage"] == stage, "reason"]
-        kinds += _kinds_of(stage, [(int(i), reason) for i, reason in part.items()], names)  # pyright: ignore[reportArgumentType]
-    return tuple(kinds)
+    names = (set(text_of(journey, "videoid")) | set(text_of(journey, "clip_id"))) - {""}
+    refused = rows_where(journey, column(journey, "verdict") != ACCEPTED)
+    by_stage: dict[str, list[tuple[int, str]]] = {}
+    for item, stage, reason in zip(refused.index.tolist(), refused["stage"], refused["reason"], strict=True):
+        by_stage.setdefault(stage, []).append((item, reason))
+    return tuple(kind for stage, reasons in by_stage.items() for kind in _kinds_of(stage, reasons, names))
 
 
 def _kinds_of(stage: str, reasons: list[tuple[int, str]], names: Collection[str]) -> list[Kind]:

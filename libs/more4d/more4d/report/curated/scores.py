@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from more4d.data.tables import ACCEPTED
-from more4d.report.curated.tables import Tables
+from more4d.report.curated.tables import Tables, column, text_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Score:
 SCORES = (
     Score("source", "duration", "Length of a video", "s", digits=1),
     Score("clips", "frames", "Length of a window", "frames", digits=0),
-    Score("clips", "shot_score", "Shot boundary", high="clips.cut_threshold"),
+    Score("clips", "shot_score", "Shot boundary", "0 to 1", high="clips.cut_threshold"),
     Score("clips", "motion_score", "Motion", "share of the width", low="clips.filters.min_motion", digits=4),
     Score("clips", "camera_motion_score", "Camera motion", "share of the width",
           high="clips.filters.max_camera_motion", digits=4),
@@ -39,8 +39,8 @@ SCORES = (
     Score("clips", "text_score", "Overlay text", "share of the picture", high="clips.filters.max_text", digits=4),
     Score("clips", "duplicate_score", "Distance to the nearest other clip", "share of the bits",
           low="clips.max_duplicate_distance"),
-    Score("captions", "words", "Words of a caption", low="captions.min_words", digits=0),
-    Score("captions", "characters", "Characters of a caption", high="captions.max_characters", digits=0),
+    Score("captions", "words", "Words of a caption", "words", low="captions.min_words", digits=0),
+    Score("captions", "characters", "Characters of a caption", "characters", high="captions.max_characters", digits=0),
     Score("depth", "median_depth_m", "Median depth of the first frame", "m", digits=2),
     Score("depth", "focal_px", "Focal length", "px", digits=1),
     Score("tracks", "visible_share", "Visible points", "share of points and frames", low="tracks.min_visible_share"),
@@ -105,9 +105,9 @@ def distributions(tables: Tables, settings: Mapping[str, Any]) -> tuple[Distribu
 
 def with_lengths(tables: Tables) -> dict[str, pd.DataFrame]:
     """The tables with the captions' numbers of words and characters as columns, and unknown durations as NaN."""
-    text = tables["captions"]["caption"].fillna("").astype(str)
+    text = text_of(tables["captions"], "caption")
     lengths = {"words": text.str.split().str.len(), "characters": text.str.len()}
-    seconds = tables["source"]["duration"].astype(float)
+    seconds = column(tables["source"], "duration").astype(float)
     source = tables["source"].assign(duration=seconds.where(seconds > 0))
     return {**tables, "source": source, "captions": tables["captions"].assign(**lengths)}
 
@@ -115,17 +115,17 @@ def with_lengths(tables: Tables) -> dict[str, pd.DataFrame]:
 def _unlisted(tables: Tables) -> list[Score]:
     known = {(score.stage, score.column) for score in SCORES}
     return [
-        Score(stage, str(column), str(column).replace("_", " "))
+        Score(stage, str(name), str(name).replace("_", " "))
         for stage in _UNLISTED
-        for column in tables[stage].select_dtypes("number").columns
-        if (stage, column) not in known and column not in _NO_SCORES
+        for name in tables[stage].select_dtypes("number").columns
+        if (stage, name) not in known and name not in _NO_SCORES
     ]
 
 
 def _distribution(score: Score, table: pd.DataFrame, settings: Mapping[str, Any]) -> Distribution:
-    values = table[score.column].to_numpy(np.float64, na_value=np.nan)
+    values = column(table, score.column).to_numpy(np.float64, na_value=np.nan)
     finite = np.isfinite(values)
-    accepted = (table["verdict"] == ACCEPTED).to_numpy(bool)
+    accepted = (column(table, "verdict") == ACCEPTED).to_numpy(bool)
     low, high = limit(settings, score.low), limit(settings, score.high)
     missing, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     return Distribution(score, values[finite], accepted[finite], missing, infinite, low, high)

@@ -9,13 +9,14 @@ import pandas as pd
 from more4d.data.tables import ACCEPTED
 from more4d.report.curated.journey import STAGES, funnel
 from more4d.report.curated.reasons import Kind, reason_kinds
-from more4d.report.curated.tables import Tables
+from more4d.report.curated.tables import Tables, accepted_rows, by_clip, column, rows_where, text_of
 
 _NAMES_SHOWN = 4
 _REASONS_SHOWN = 4
 _NOT_COMMERCIAL = re.compile(
     r"\bNC\b|non[- ]?commercial|research[- ](only|use|purposes)|academic|personal use", re.IGNORECASE
 )
+_OF_ANOTHER = re.compile(r"no statement of its own", re.IGNORECASE)
 _UNKNOWN = re.compile(r"^\s*(unknown|none|n/?a|\?)?\s*$", re.IGNORECASE)
 
 
@@ -60,8 +61,9 @@ class LicenceCount:
 
 def source_summaries(journey: pd.DataFrame) -> tuple[SourceSummary, ...]:
     """A summary for each (source table, origin), the one with most rows first."""
-    groups = journey.groupby(["source_table", "origin"], sort=True, dropna=False)
-    made = [_summary(str(table), str(origin), part) for (table, origin), part in groups]  # pyright: ignore[reportGeneralTypeIssues]
+    keys = (text_of(journey, "source_table"), text_of(journey, "origin"))
+    pairs = sorted(set(zip(*keys, strict=True)))
+    made = [_summary(*pair, rows_where(journey, (keys[0] == pair[0]) & (keys[1] == pair[1]))) for pair in pairs]
     return tuple(sorted(made, key=lambda item: (-item.rows, item.name, item.origin)))
 
 
@@ -71,12 +73,12 @@ def _summary(table: str, origin: str, part: pd.DataFrame) -> SourceSummary:
     return SourceSummary(
         name=table, origin=origin, rows=steps["source"].entered, fetched=steps["source"].kept,
         windows=steps["clips"].entered, samples=steps["trajscene"].kept, reasons=tuple(kinds[:_REASONS_SHOWN]),
-        licences=_commonest(part["licence"]), attributions=_commonest(part["attribution"]),
+        licences=_commonest(text_of(part, "licence")), attributions=_commonest(text_of(part, "attribution")),
     )  # fmt: skip
 
 
 def _commonest(texts: pd.Series) -> tuple[str, ...]:
-    counts = Counter(texts.fillna("").astype(str).tolist())
+    counts = Counter(texts.tolist())
     known = sorted((text for text in counts if text), key=lambda text: (-counts[text], text))
     more = len(known) - _NAMES_SHOWN
     return (*known[:_NAMES_SHOWN], *([f"and {more} more"] if more > 0 else []))
@@ -84,31 +86,36 @@ def _commonest(texts: pd.Series) -> tuple[str, ...]:
 
 def real_videos(journey: pd.DataFrame, limit: int) -> tuple[VideoOutcome, ...]:
     """The outcome of the first `limit` real rows, in their tables' order."""
-    real, keys = journey[journey["origin"] == "real"], ["source_table", "source_row", "videoid"]
+    keys = ["source_table", "source_row", "videoid"]
+    real = rows_where(journey, column(journey, "origin") == "real")
     number = real.groupby(keys, sort=True, dropna=False).ngroup()
-    return tuple(_outcome(part) for _, part in real[number < limit].groupby(keys, sort=True, dropna=False))
+    shown = rows_where(real, number < limit)
+    return tuple(_outcome(part) for _, part in shown.groupby(keys, sort=True, dropna=False))
 
 
 def _outcome(part: pd.DataFrame) -> VideoOutcome:
-    first = part.iloc[0]
-    refused = part[part["verdict"] != ACCEPTED]
-    ends = Counter(zip(refused["stage"], refused["reason"], strict=True))
+    rows = part.to_dict("records")
+    ends = Counter((str(row["stage"]), str(row["reason"])) for row in rows if row["verdict"] != ACCEPTED)
     return VideoOutcome(
-        videoid=str(first["videoid"]), name=str(first["name"]), source_table=str(first["source_table"]),
-        windows=int((part["clip_id"] != "").sum()), samples=int((part["verdict"] == ACCEPTED).sum()),
+        videoid=str(rows[0]["videoid"]), name=str(rows[0]["name"]), source_table=str(rows[0]["source_table"]),
+        windows=sum(row["clip_id"] != "" for row in rows), samples=sum(row["verdict"] == ACCEPTED for row in rows),
         ends=tuple((stage, reason, count) for (stage, reason), count in ends.items()),
     )  # fmt: skip
 
 
 def licence_counts(journey: pd.DataFrame, tables: Tables) -> tuple[LicenceCount, ...]:
     """Samples by the licence of their video, of their depth and of their tracks; doubts first named by `doubt`."""
-    samples = journey[journey["verdict"] == ACCEPTED]
-    labels = tables["tracks"].set_index("clip_id").reindex(samples["clip_id"])
-    parts = (("video", samples["licence"]), ("depth", labels["depth_licence"]), ("tracks", labels["licence"]))
+    samples = accepted_rows(journey)
+    labels = by_clip(tables["tracks"], column(samples, "clip_id"))
+    parts = (
+        ("video", text_of(samples, "licence")),
+        ("depth", text_of(labels, "depth_licence")),
+        ("tracks", text_of(labels, "licence")),
+    )
     return tuple(
         LicenceCount(what, licence, count, doubt(licence))
         for what, texts in parts
-        for licence, count in Counter(texts.fillna("").astype(str).tolist()).most_common()
+        for licence, count in Counter(texts.tolist()).most_common()
     )
 
 
@@ -116,4 +123,6 @@ def doubt(licence: str) -> str:
     """Why a licence's words do not allow commercial use, as far as words tell; "" where nothing speaks against it."""
     if _UNKNOWN.match(licence):
         return "no licence is stated"
-    return "not for commercial use" if _NOT_COMMERCIAL.search(licence) else ""
+    if _NOT_COMMERCIAL.search(licence):
+        return "not for commercial use"
+    return "not stated for the video itself" if _OF_ANOTHER.search(licence) else ""

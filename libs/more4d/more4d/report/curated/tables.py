@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pyarrow as pa
 
-from more4d.data.tables import read_table
+from more4d.data.tables import ACCEPTED, read_table
 
 TABLES = {
     "source": "table.parquet",
@@ -30,6 +31,31 @@ _COLUMNS = {
 }
 
 Tables = Mapping[str, pd.DataFrame]
+
+
+def rows_where(table: pd.DataFrame, mask: pd.Series) -> pd.DataFrame:
+    """The rows for which the mask holds, under their own numbers."""
+    return cast(pd.DataFrame, table[mask])
+
+
+def column(table: pd.DataFrame, name: str) -> pd.Series:
+    """One column."""
+    return cast(pd.Series, table[name])
+
+
+def text_of(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column as text, "" where there is none."""
+    return cast(pd.Series, column(table, name).fillna("").astype(str))
+
+
+def accepted_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that were accepted."""
+    return rows_where(table, column(table, "verdict") == ACCEPTED)
+
+
+def by_clip(table: pd.DataFrame, clip_ids: pd.Series) -> pd.DataFrame:
+    """The table's rows of these clips in their order, indexed by clip; NaN where it has none."""
+    return table.set_index("clip_id").reindex(clip_ids)
 
 
 def read_tables(folders: Mapping[str, Path]) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,64 @@
+import numpy as np
+import pandas as pd
+import pytest
+from more4d.report.curated.charts import bin_edges, histogram_svg
+from more4d.report.curated.scores import SCORES, Distribution, Score, distributions, limit
+
+from tests.more4d.report.curated.conftest import SETTINGS
+
+Tables = dict[str, pd.DataFrame]
+
+
+def test_each_score_is_found_with_its_limits_and_what_is_beyond(some_tables: Tables) -> None:
+    found = {item.score.column: item for item in distributions(some_tables, SETTINGS)}
+    assert found["motion_score"].low == 0.01 and found["motion_score"].high is None
+    assert found["motion_score"].outside == 1 and len(found["motion_score"].values) == 7
+    assert found["motion_score"].accepted.sum() == 4
+    assert found["words"].values.tolist() == [6.0] * 4 and found["words"].low == 3
+
+
+def test_every_limit_of_the_table_of_scores_is_a_parameter_of_the_preset() -> None:
+    from more4d.stages.data_report import LIMITS_OF
+
+    settings = {name: section.model_validate(SETTINGS[name]).model_dump() for name, section in LIMITS_OF.items()}
+    for score in SCORES:
+        assert score.stage in settings or not (score.low or score.high)
+        limit(settings, score.low)
+        limit(settings, score.high)
+
+
+def test_a_limit_that_is_no_parameter_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"no number clips\.filters\.min_magic"):
+        limit(SETTINGS, "clips.filters.min_magic")
+
+
+def test_a_column_that_a_stage_adds_is_shown_without_a_line_for_it(some_tables: Tables) -> None:
+    more = {**some_tables, "trajscene": some_tables["trajscene"].assign(swapped_frames=0.25)}
+    added = next(item for item in distributions(more, SETTINGS) if item.score.column == "swapped_frames")
+    assert added.score.title == "swapped frames" and added.values.tolist() == [0.25] * 3
+
+
+def test_values_that_were_not_measured_or_are_infinite_are_counted_apart(some_tables: Tables) -> None:
+    clips = some_tables["clips"].assign(motion_score=[np.nan, np.inf, 0.1, 0.2, np.nan, 0.3, 0.4])
+    found = {item.score.column: item for item in distributions({**some_tables, "clips": clips}, SETTINGS)}
+    motion = found["motion_score"]
+    assert (motion.missing, motion.infinite, motion.values.tolist()) == (2, 1, [0.1, 0.2, 0.3, 0.4])
+
+
+def distribution(values: list[float], low: float | None = None, high: float | None = None) -> Distribution:
+    array = np.array(values, float)
+    return Distribution(Score("clips", "x", "X"), array, np.ones(len(array), bool), 0, 0, low, high)
+
+
+@pytest.mark.parametrize("values", [[0.0], [3.0, 3.0], [-1.0, 1.0], [1e-6, 1e6, 1.0], [0.0, 1e9]])
+@pytest.mark.parametrize("high", [None, 0.0, 5.0])
+def test_a_chart_holds_every_value_and_its_limit_and_is_the_same_twice(values: list[float], high: float | None) -> None:
+    found = distribution(values, high=high)
+    edges = bin_edges(found)[0]
+    assert (np.diff(edges) > 0).all() and (high is None or edges[0] <= high <= edges[-1])
+    svg = histogram_svg(found)
+    assert svg == histogram_svg(found) and f"{len(values)} values" in svg and "var(--accent)" in svg
+
+
+def test_a_score_without_values_has_no_chart() -> None:
+    assert histogram_svg(distribution([])) == ""
