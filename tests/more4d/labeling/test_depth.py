@@ -1,7 +1,6 @@
 """Claims about more4d.labeling.depth."""
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from more4d.data.tensors import write_arrays
 from more4d.data.video import write_video
 from more4d.labeling.clips import Clip
 from more4d.labeling.depth import DepthEstimator, depth_estimator, steady_depth, still_pixels
-from more4d.labeling.external import ExternalDepths
+from more4d.labeling.external import ExternalDepths, Site
 from more4d.labeling.external_exchange import WorkerError
 from more4d.models.architectures import TINY
 from more4d.models.bundle import save_network
 from more4d.models.depth import DepthNetwork
-from more4d.weights.registry import REGISTRY
+from more4d.weights.labelers import LABELERS, labeler_licences
 from numpy.typing import NDArray
 
 
@@ -81,13 +80,15 @@ def test_true_depth_changes_of_a_subject_survive(sliding_patch: NDArray[np.uint8
     assert still_pixels(sliding_patch)[:, :5].all()
 
 
+def _site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "work", tmp_path, labeler_licences(LABELERS, Path(__file__).parents[3]))
+
+
 def _external(tmp_path: Path, python: Path, name: str, weights: str, **changes: object) -> DepthEstimator:
-    (tmp_path / "models").mkdir()
-    shutil.copy(Path(__file__).parents[3] / REGISTRY, tmp_path / REGISTRY)
     (tmp_path / "weights").write_text(weights)
     given = {"python": str(python), "weights": "weights", "device": "cpu", "resolution_level": 3, "steady": False}
     external = ExternalDepths.model_validate({name: given | changes})
-    return depth_estimator(name, tmp_path, external=external, work=tmp_path / "work", root=tmp_path)
+    return depth_estimator(name, tmp_path, external=external, site=_site(tmp_path))
 
 
 def test_unidepth_is_told_one_camera_for_the_clip_the_median_of_what_it_guesses(
@@ -151,4 +152,4 @@ def test_external_depth_is_made_steady_where_that_is_asked(
 
 def test_an_external_estimator_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"moge needs depth.external.moge \(python, weights\) in params.yaml"):
-        depth_estimator("moge", tmp_path, external=ExternalDepths(), work=tmp_path, root=tmp_path)
+        depth_estimator("moge", tmp_path, external=ExternalDepths(), site=_site(tmp_path))

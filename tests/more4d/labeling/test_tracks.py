@@ -1,6 +1,5 @@
 """Claims about more4d.labeling.tracks."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ from more4d.data.tensors import write_arrays
 from more4d.data.video import write_video
 from more4d.labeling.clips import Clip
 from more4d.labeling.depth import DepthLabel
-from more4d.labeling.external import DeltaParams, ExternalTrackers
+from more4d.labeling.external import DeltaParams, ExternalTrackers, Site
 from more4d.labeling.external_exchange import WorkerError
 from more4d.labeling.flow_tracker import FlowTrackerParams
 from more4d.labeling.tracks import Tracker, on_pixels, tracker
-from more4d.weights.registry import REGISTRY
+from more4d.weights.labelers import labeler_licences
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -94,15 +93,17 @@ def test_tracks_on_the_clips_own_grid_are_passed_on_pixel_by_pixel(intrinsics: N
 
 def test_delta_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"delta needs tracks.external.delta \(python, weights\) in params.yaml"):
-        tracker("delta", FLOW, external=ExternalTrackers(), work=tmp_path, root=tmp_path)
+        tracker("delta", FLOW, external=ExternalTrackers(), site=_site(tmp_path))
     with pytest.raises(ValidationError, match="multiples of 32"):
         DeltaParams(python="p", weights="w", resolution=(380, 512))
 
 
+def _site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "work", tmp_path, labeler_licences(["delta"], Path(__file__).parents[3]))
+
+
 def _delta(tmp_path: Path, python: Path, **changes: Any) -> Tracker:
-    (tmp_path / "models").mkdir(exist_ok=True)
-    shutil.copy(Path(__file__).parents[3] / REGISTRY, tmp_path / REGISTRY)
     given = {"python": str(python), "weights": "weights.pth", "device": "cpu", "resolution": (64, 96)}
     given |= {"upsample_factor": 8, "dtype": "bfloat16"}
     external = ExternalTrackers.model_validate({"delta": given | changes})
-    return tracker("delta", FLOW, external=external, work=tmp_path / "work", root=tmp_path)
+    return tracker("delta", FLOW, external=external, site=_site(tmp_path))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from more4d.data.hashing import hash_file
 from more4d.labeling.clips import Clip
-from more4d.labeling.external import DepthNetworkParams, ExternalDepths, registered
+from more4d.labeling.external import DepthNetworkParams, ExternalDepths, Site
 from more4d.labeling.external_exchange import Exchange
 from more4d.models.depth import DepthConfig, DepthNetwork
 
@@ -100,14 +100,11 @@ class NetworkDepth:
 class ExternalDepth:
     """UniDepthV2 or MoGe in an environment of its own: one run of its worker for all clips, its answers read one by one."""
 
-    def __init__(self, name: str, params: DepthNetworkParams, folder: Path, root: Path) -> None:
-        """`folder` is the exchange folder, `root` the workspace that paths are taken from.
-
-        Raises ValueError where the environment, the weights or the registry of licences is not there.
-        """
+    def __init__(self, name: str, params: DepthNetworkParams, site: Site) -> None:
+        """Raises ValueError where the environment or the weights are not there."""
         self._name, self._params = name, params
-        self._exchange = Exchange.of(_WORKER_NAMES[name], params, folder, root)
-        self._licence = registered(name, root).licence
+        self._exchange = Exchange.of(_WORKER_NAMES[name], params, site.work / name, site.root)
+        self._licence = site.licences[name]
 
     @property
     def info(self) -> LabelerInfo:
@@ -130,12 +127,12 @@ class ExternalDepth:
 
 
 def depth_estimator(
-    name: str, base: Path, *, external: ExternalDepths | None = None, work: Path | None = None, root: Path | None = None
+    name: str, base: Path, *, external: ExternalDepths | None = None, site: Site | None = None
 ) -> DepthEstimator:
     """The estimator called `name`; `base` is the checkpoint folder of the lineage's own network.
 
-    External ones need their settings, a folder `work` that survives a kill, and the workspace `root`. Raises ValueError
-    listing the known, or saying what an external one lacks.
+    External ones need their settings and a place to work. Raises ValueError listing the known, or saying what an
+    external one lacks.
     """
     if name == "ground_truth":
         return GroundTruthDepth()
@@ -144,9 +141,9 @@ def depth_estimator(
     if name not in _WORKER_NAMES:
         raise ValueError(f"unknown depth estimator {name!r}; the estimators are {', '.join(DEPTH_ESTIMATORS)}")
     params = getattr(external, name, None)
-    if params is None or work is None or root is None:
+    if params is None or site is None:
         raise ValueError(f"{name} needs depth.external.{name} (python, weights) in params.yaml; see docs/labeling.md")
-    return ExternalDepth(name, params, work / name, root)
+    return ExternalDepth(name, params, site)
 
 
 def steady_depth(depths: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArray[np.float32]:

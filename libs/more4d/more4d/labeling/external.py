@@ -1,16 +1,13 @@
-"""Networks that label in environments of their own: how each is configured, and what its licence allows."""
+"""Networks that label in environments of their own: how each is configured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from more4d.settings import Section
-from more4d.weights.registry import REGISTRY, Weight, read_registry
-
-REGISTERED = {"unidepth_v2": "unidepth-v2-vitl14", "moge": "moge-2-vitl-normal", "delta": "delta"}
-"""Each external labeler's part of models/weights.toml, which knows its licence."""
 
 
 class ExternalParams(Section):
@@ -88,13 +85,13 @@ class ExternalTrackers(Section):
     delta: DeltaParams | None = None
 
 
-def registered(name: str, root: Path) -> Weight:
-    """The part of the workspace's models/weights.toml behind an external labeler: its licence, and what replaces it."""
-    return read_registry(root / REGISTRY).named([REGISTERED[name]])[0]
+@dataclass(frozen=True)
+class Site:
+    """Where external labelers work."""
 
-
-def refuse_noncommercial(names: Sequence[str], root: Path, *, stage: str) -> None:
-    """Raises ValueError where one of these labelers may not be used commercially, naming what may."""
-    for name in names:
-        if name in REGISTERED and (reason := registered(name, root).refusal()):
-            raise ValueError(f"stage {stage}: commercial_only is set, and {name} is {reason}")
+    work: Path
+    """A folder that survives a kill; each of them has a folder of its name there."""
+    root: Path
+    """The workspace, which paths in params.yaml are taken from."""
+    licences: Mapping[str, str]
+    """Of what each of them makes, by its name."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from more4d.data.tensors import read_arrays
 from more4d.labeling.clips import Clip
 from more4d.labeling.depth import DepthLabel, LabelerInfo
-from more4d.labeling.external import DeltaParams, ExternalTrackers, registered
+from more4d.labeling.external import DeltaParams, ExternalTrackers, Site
 from more4d.labeling.external_exchange import Arrays, Exchange
 from more4d.labeling.flow_tracker import FlowTrackerParams, lift, track_pixels
 
@@ -104,14 +104,11 @@ class DeltaTracker:
     A point that leaves the picture keeps its position and is not visible there.
     """
 
-    def __init__(self, params: DeltaParams, folder: Path, root: Path) -> None:
-        """`folder` is the exchange folder, `root` the workspace that paths are taken from.
-
-        Raises ValueError where the environment, the weights or the registry of licences is not there.
-        """
+    def __init__(self, params: DeltaParams, site: Site) -> None:
+        """Raises ValueError where the environment or the weights are not there."""
         self._params = params
-        self._exchange = Exchange.of("delta", params, folder, root)
-        self._licence = registered("delta", root).licence
+        self._exchange = Exchange.of("delta", params, site.work / "delta", site.root)
+        self._licence = site.licences["delta"]
 
     @property
     def info(self) -> LabelerInfo:
@@ -175,17 +172,11 @@ def read_depth(depths: Path, clip: Clip) -> tuple[DepthLabel, dict[str, Any]]:
 
 
 def tracker(
-    name: str,
-    flow: FlowTrackerParams,
-    *,
-    external: ExternalTrackers | None = None,
-    work: Path | None = None,
-    root: Path | None = None,
+    name: str, flow: FlowTrackerParams, *, external: ExternalTrackers | None = None, site: Site | None = None
 ) -> Tracker:
-    """The tracker called `name`.
+    """The tracker called `name`; DELTA needs its settings and a place to work.
 
-    DELTA needs its settings, a folder `work` that survives a kill, and the workspace `root`. Raises ValueError listing
-    the known, or saying what DELTA lacks.
+    Raises ValueError listing the known, or saying what DELTA lacks.
     """
     if name == "ground_truth":
         return GroundTruthTracker()
@@ -193,6 +184,6 @@ def tracker(
         return FlowTracker(flow)
     if name != "delta":
         raise ValueError(f"unknown tracker {name!r}; the trackers are {', '.join(TRACKERS)}")
-    if external is None or external.delta is None or work is None or root is None:
+    if external is None or external.delta is None or site is None:
         raise ValueError("delta needs tracks.external.delta (python, weights) in params.yaml; see docs/labeling.md")
-    return DeltaTracker(external.delta, work / "delta", root)
+    return DeltaTracker(external.delta, site)

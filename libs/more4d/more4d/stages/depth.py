@@ -13,10 +13,11 @@ from more4d.data.tables import read_accepted, require_accepted, verdict, write_t
 from more4d.data.tensors import encode_arrays
 from more4d.labeling.clips import Clip
 from more4d.labeling.depth import DepthEstimator, DepthLabel, depth_estimator
-from more4d.labeling.external import ExternalDepths, refuse_noncommercial
+from more4d.labeling.external import ExternalDepths, Site
 from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.weights.labelers import labeler_licences, refuse_noncommercial
 
 
 class DepthParams(Section):
@@ -76,9 +77,10 @@ def _chosen(params: DepthParams, clip: Clip) -> str:
 
 def _estimators(context: Context[DepthParams], clips: list[Clip]) -> dict[str, DepthEstimator]:
     """The estimators that these clips need, by name."""
-    params, base, work = context.params, context.inputs["base"], context.work
+    params, root = context.params, context.work.parents[2]
     names = sorted({_chosen(params, clip) for clip in clips})
-    return {n: depth_estimator(n, base, external=params.external, work=work, root=work.parents[2]) for n in names}
+    site = Site(context.work, root, labeler_licences(names, root))
+    return {n: depth_estimator(n, context.inputs["base"], external=params.external, site=site) for n in names}
 
 
 def _estimate(

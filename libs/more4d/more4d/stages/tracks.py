@@ -12,12 +12,13 @@ from pydantic import Field
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import encode_arrays
 from more4d.labeling.clips import Clip
-from more4d.labeling.external import ExternalTrackers, refuse_noncommercial
+from more4d.labeling.external import ExternalTrackers, Site
 from more4d.labeling.flow_tracker import FlowTrackerParams
 from more4d.labeling.tracks import Tracker, TrackLabel, read_depth, tracker
 from more4d.parallel import ordered_map
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.weights.labelers import labeler_licences, refuse_noncommercial
 
 _MOVING_SHARE = 0.01
 """A point moves if it strays by more than this share of its first depth."""
@@ -80,9 +81,10 @@ def _chosen(params: TracksParams, clip: Clip) -> str:
 
 def _trackers(context: Context[TracksParams], clips: list[Clip]) -> dict[str, Tracker]:
     """The trackers that these clips need, by name."""
-    params, work = context.params, context.work
+    params, root = context.params, context.work.parents[2]
     names = sorted({_chosen(params, clip) for clip in clips})
-    return {n: tracker(n, params.flow, external=params.external, work=work, root=work.parents[2]) for n in names}
+    site = Site(context.work, root, labeler_licences(names, root))
+    return {n: tracker(n, params.flow, external=params.external, site=site) for n in names}
 
 
 def _track(
