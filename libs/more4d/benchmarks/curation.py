@@ -3,7 +3,7 @@
 `python libs/more4d/benchmarks/curation.py --scenes 200 --seed 1` renders so many sound scenes, and so many distractors
 of each kind, runs the stages source, clips, captions and selection over them in a temporary folder, with the preset's
 parameters, and prints a Markdown table. A clip is kept where one of its windows is. `--real` adds the packaged clips and
-lists them one by one; a table of further clips (CSV, like WebVid's) can be given with `--table`.
+lists them one by one; `--table datasets/opencv-doc.csv --base .cache/opencv-doc` those that `infra/opencv-doc.sh` put there.
 """
 
 import argparse
@@ -46,7 +46,9 @@ def curate(root: Path, options: argparse.Namespace) -> dict[str, pd.DataFrame]:
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
     count = options.scenes
-    tables = [{"path": str(Path(path).resolve()), "columns": {"licence": "licence"}} for path in options.table]
+    columns = {"licence": "licence", "attribution": "attribution"}
+    base = str(Path(options.base).resolve())
+    tables = [{"path": str(Path(path).resolve()), "columns": columns, "base": base} for path in options.table]
     return {
         "source": {
             "rendered_train": count,
@@ -129,9 +131,13 @@ def real(found: pd.DataFrame) -> list[str]:
     for video, rows in found[found.kind == "real"].groupby("video", sort=False):
         kept = int((rows.stage == "").sum())
         lines.append(f"| {video} | {len(rows)} | {kept} kept |")
-        rejected = rows[rows.stage != ""]
-        groups = rejected.groupby(["stage", rejected.reason.map(_short)], sort=False)
-        lines += [f"| | {len(part)} | {stage}: {part.reason.iloc[0]} |" for (stage, _), part in groups]
+        rejected = [row for row in rows.to_dict("records") if row["stage"]]
+        alike = Counter((row["stage"], _short(row["reason"])) for row in rejected)
+        for (stage, reason), count in alike.items():
+            example = next(
+                row["reason"] for row in rejected if (row["stage"], _short(row["reason"])) == (stage, reason)
+            )
+            lines.append(f"| | {count} | {stage}: {example} |")
     return lines
 
 
@@ -143,7 +149,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--shots", choices=("histogram", "transnetv2"), default="histogram")
     parser.add_argument("--real", action="store_true", help="the packaged clips too")
-    parser.add_argument("--table", action="append", default=[], help="a CSV of further clips")
+    parser.add_argument("--table", action="append", default=[], help="a CSV of further clips, like WebVid's")
+    parser.add_argument("--base", default=".", help="the folder of the tables' clips")
     parser.add_argument("--windows", type=Path, help="write every window's verdict to this CSV")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

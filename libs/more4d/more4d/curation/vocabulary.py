@@ -18,7 +18,7 @@ PEOPLE = _words("""
     acrobat actor actress artist athlete baby ballerina barista baseballer boxer boy businessman businesswoman
     carpenter cat-walker chef child climber clown couple cyclist dancer daughter doctor driver farmer father
     fireman fisherman friend gardener girl grandmother gymnast hand hiker human jogger juggler kid lady man
-    model mother musician nurse painter pedestrian person photographer pianist player policeman rider runner
+    model mother musician nurse painter pedestrian people person photographer pianist player policeman rider runner
     sailor scientist singer skater skateboarder skier snowboarder soldier son student surfer swimmer teacher
     teenager tourist trainer violinist waiter walker woman worker
 """)
@@ -31,7 +31,7 @@ SUBJECTS = ANIMALS | PEOPLE | THINGS
 
 UNCOUNTABLE = _words("""
     bokeh bubble cloud crowd dust fire firework flame flock foam fog foliage glitter grass ink lava leaf light
-    liquid mist ocean particle people rain river sand school sea sky smoke snow snowflake spark steam stream
+    liquid mist ocean particle rain river sand school sea sky smoke snow snowflake spark steam stream
     sunset swarm text traffic water waterfall wave wheat
 """)
 
