@@ -1,7 +1,9 @@
-"""How small and how fast our tracks get: codecs on the same integers, smooth (rendered) and noisy (as a flow tracker's).
+"""How small and how fast our tracks get: codecs on the same integers, of a rendered scene, exact, flow-tracked, noisy.
 
 Prints a Markdown table: MB for one sample's tracks, seconds of CPU time to compress and to restore, on one core. Codecs
-that are not installed (`pip install blosc2`) are left out and named. Then what a whole sample takes.
+that are not installed (`pip install blosc2`) are left out and named. Then what a whole sample takes, and how many are
+decoded a second a core: tracks and labels alone, the clip too, everything. A copy timed in the same run tells how fast
+the machine is just then.
 """
 
 import argparse
@@ -17,7 +19,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 from more4d.data.sample import Sample, decode_sample, encode_sample
-from more4d.data.tracks_codec import decode_tracks, encode_tracks
+from more4d.data.tracks_codec import encode_tracks
+from more4d.labeling.flow_tracker import FlowTrackerParams, lift, track_pixels
 from more4d.scenes import RenderedScene, render_scene, sample_scene
 from more4d.scenes.movers import FOX_FILE
 from numpy.typing import NDArray
@@ -97,19 +100,36 @@ def table(kind: str, points: NDArray[np.float32], scene: RenderedScene) -> None:
         print(f"| {kind} | {codec.name} | {len(packed) / 1e6:.2f} | {there:.3f} | {back:.3f} |")
 
 
+def everything(files: dict[str, bytes]) -> None:
+    """Decode a sample, videos and all."""
+    sample = decode_sample(files)
+    _ = sample.video, sample.render, sample.render_mask
+
+
 def whole(kind: str, points: NDArray[np.float32], scene: RenderedScene) -> None:
     """A sample with its video, a render (the video stands for it) and masks: bytes, and samples a second a core."""
-    tracks = encode_tracks(points, scene.depths[0], scene.intrinsics)
-    _, spent = seconds(lambda: decode_tracks(tracks.header, tracks.files, points.shape[:3]))
     mask = scene.visibility
     sample = Sample(
         id="a", video=scene.video, fps=8.0, caption=scene.caption, intrinsics=scene.intrinsics, depth=scene.depths[0],
         points=points, visibility=mask, render=scene.video, render_mask=mask, split="train", kind="rendered",
     )  # fmt: skip
     files = encode_sample(sample)
-    _, all_spent = seconds(lambda: decode_sample(files))
-    size = sum(map(len, files.values())) / 1e6
-    print(f"{kind}: {size:.2f} MB a sample; {1 / spent:.1f} tracks/s a core, {1 / all_spent:.1f} samples/s with videos")
+    spent = (
+        seconds(lambda: decode_sample(files))[1],
+        seconds(lambda: decode_sample(files).video)[1],
+        seconds(lambda: everything(files))[1],
+    )
+    rates = ", ".join(
+        f"{1 / s:.1f} {what}" for s, what in zip(spent, ("tracks and labels", "+ clip", "all"), strict=True)
+    )
+    print(f"{kind}: {sum(map(len, files.values())) / 1e6:.2f} MB a sample; samples/s a core: {rates}")
+
+
+def flow_tracks(scene: RenderedScene) -> NDArray[np.float32]:
+    """The flow tracker's points over the scene's true depth."""
+    thresholds = {"max_inconsistency": 1.0, "max_inconsistency_share": 0.2, "max_colour_change": 60.0}
+    params = FlowTrackerParams.model_validate({**thresholds, "still_pixels": 1.0})
+    return lift(track_pixels(scene.video, params), scene.depths, scene.intrinsics, params.still_pixels)
 
 
 def main() -> None:
@@ -119,7 +139,9 @@ def main() -> None:
     parser.add_argument("--fox", type=Path, default=FOX_FILE)
     options = parser.parse_args()
     scene = render_scene(sample_scene(options.seed), frames=FRAMES, height=HEIGHT, width=WIDTH, fox_file=options.fox)
-    kinds = {"rendered": scene.points, "noisy": noisy(scene.points, options.seed)}
+    kinds = {"exact": scene.points, "flow": flow_tracks(scene), "noisy": noisy(scene.points, options.seed)}
+    block = np.zeros(2**24, np.float32)
+    print(f"(a copy of {block.nbytes / 1e6:.0f} MB: {2 * block.nbytes / seconds(block.copy)[1] / 1e9:.1f} GB/s)\n")
     print("| tracks | codec | MB | compress, s | restore, s |\n|---|---|---|---|---|")
     for kind, points in kinds.items():
         table(kind, points, scene)

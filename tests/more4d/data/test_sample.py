@@ -70,7 +70,7 @@ def test_a_damaged_video_or_mask_names_its_sample_and_spoils_nothing_else(
     assert back.points.shape == (5, 32, 48, 3)
     for _ in range(2):
         with pytest.raises(ValueError, match=rf"sample a-00000: .*{reason}"):
-            (back.video, back.render, back.render_mask, back.views["static"].render)
+            _ = back.video, back.render, back.render_mask, back.views["static"].render
 
 
 @pytest.mark.parametrize("name", ["visibility.bin", "tracks_exact_mask.bin", "tracks_exact_points.bin"])

@@ -26,6 +26,17 @@ def test_the_cache_gives_what_encoding_on_the_fly_gives_up_to_half_precision(
         assert torch.allclose(cached[key].float(), value.float(), rtol=1e-3, atol=1e-3), key
 
 
+def test_without_a_decoded_error_the_cache_leaves_the_true_motion_on_the_disk(
+    models: Models, samples: list[Sample], tmp_path: Path
+) -> None:
+    write_latents([encode_samples(models, samples)], tmp_path / "train.safetensors")
+    whole = LatentDataset(tmp_path / "train.safetensors").batch(torch.tensor([1]))
+    cache = LatentDataset(tmp_path / "train.safetensors", decoded=False)
+    assert whole.keys() - cache.batch(torch.tensor([1])).keys() == {"motion", "visible", "unit"}
+    objective = STraGObjective(models.strag, models.strag, models.vae, cache, cached_conditions, FlowSettings())
+    assert bool(objective.loss(cache.batch(torch.arange(3)), torch.Generator().manual_seed(0))["loss"].isfinite())
+
+
 def test_training_with_the_cache_loses_what_training_without_it_loses(
     models: Models, samples: list[Sample], tmp_path: Path
 ) -> None:

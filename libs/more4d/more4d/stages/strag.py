@@ -31,7 +31,8 @@ class STraGStage(Stage[STraGParams]):
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
         require_prediction(params.flow, models.config.generation.prediction)
         strag = models.strag.requires_grad_(True)
-        source = LatentDataset(context.inputs["latents"] / "train.safetensors")
+        file = context.inputs["latents"] / "train.safetensors"
+        source = LatentDataset(file, decoded=params.flow.decoded_weight > 0)
         arguments = strag, strag, models.vae, source, cached_conditions, params.flow
         reference, unguided = models.config.generation.reference, empty_text(models)
         objective = STraGObjective(*arguments, reference=reference, empty_text=unguided)

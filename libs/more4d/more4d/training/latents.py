@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from more4d_kernels import normalize_motion
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from more4d.data.sample import Sample
@@ -19,6 +20,9 @@ from more4d.models.bundle import Models
 from more4d.models.conditions import clip_picture, depth_latent, image_latent, to_unit_range
 from more4d.training.flow import Conditions
 from more4d.training.view_source import video_tensor
+
+DECODED = ("motion", "visible", "unit")
+"""What the decoded error is measured on."""
 
 
 def motion_batch(samples: Iterable[Sample], camera: MotionCamera = "sample") -> dict[str, Tensor]:
@@ -60,7 +64,7 @@ def encode_samples(models: Models, samples: list[Sample]) -> dict[str, Tensor]:
         "motion_features": models.motion_encoder.encode(images),
         "text": models.text.encode([sample.caption for sample in samples]),
         "image_tokens": models.image_encoder.encode(clip_picture(images, models.config.generation.clip_image)),
-        **{key: batch[key] for key in ("motion", "visible", "unit")},
+        **{key: batch[key] for key in DECODED},
     }
 
 
@@ -83,15 +87,21 @@ def _halved(value: Tensor) -> Tensor:
 
 
 class LatentDataset:
-    """A file of the latent cache as batches for STraGObjective."""
+    """A file of the latent cache as batches for STraGObjective; only the samples asked for are read from the disk.
 
-    def __init__(self, file: Path) -> None:
-        self.tensors = load_file(file)
-        self.size = len(self.tensors["motion_latent"])
+    Without `decoded` the true motion is left out: the decoded error alone needs it, and it is most of the bytes.
+    """
+
+    def __init__(self, file: Path, *, decoded: bool = True) -> None:
+        self._file = safe_open(file, framework="pt")
+        names = [name for name in self._file.keys() if decoded or name not in DECODED]  # noqa: SIM118 - no dict
+        self._slices = {name: self._file.get_slice(name) for name in names}
+        self.size: int = self._slices["motion_latent"].get_shape()[0]
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The samples at `indices` [B], in single precision."""
-        picked = {key: value[indices] for key, value in self.tensors.items()}
+        rows = indices.tolist()
+        picked = {name: torch.cat([part[i : i + 1] for i in rows]) for name, part in self._slices.items()}
         return {k: v.float() if v.is_floating_point() else v for k, v in picked.items()}
 
 
