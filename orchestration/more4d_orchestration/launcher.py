@@ -5,9 +5,11 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -57,25 +59,50 @@ class LocalLauncher(dg.ConfigurableResource):
 
     def launch(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Runs `job` to its end. Raises JobFailedError when its exit code is not 0."""
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", job.command],
-            cwd=job.folder,
-            env=_environment(job),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process: subprocess.Popen[bytes] | None = None
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         try:
+            with _signals_held():
+                process = _start(job)
             for line in _lines(process, self.bar_seconds):
                 tail.append(line)
                 on_line(line)
             code = process.wait()
         finally:
-            stop_group(process, self.grace_seconds)
+            if process is not None:
+                stop_group(process, self.grace_seconds)
         if code:
             raise JobFailedError(job, code, "\n".join(tail))
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the block: an interrupted Popen would leave a process nobody knows."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python interrupts its main thread alone.
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    for number in came:
+        signal.raise_signal(number)
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["/bin/sh", "-c", job.command],
+        cwd=job.folder,
+        env=_environment(job),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def _environment(job: Job) -> dict[str, str]:

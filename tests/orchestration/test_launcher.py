@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from more4d_orchestration import launcher
 from more4d_orchestration.launcher import Job, JobFailedError, LineSplitter, LocalLauncher
 
 LAUNCHER = LocalLauncher(grace_seconds=1)
@@ -108,6 +109,22 @@ def test_a_signal_to_the_waiting_process_ends_the_job(tmp_path: Path) -> None:
     finally:
         waiting.kill()
     assert _until(lambda: not _alive(int((tmp_path / "pid").read_text())))
+
+
+def test_a_signal_while_the_job_is_being_started_ends_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_and_interrupt(job: Job) -> subprocess.Popen[bytes]:
+        started.append(start(job))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    start = launcher._start
+    monkeypatch.setattr(launcher, "_start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        LocalLauncher(grace_seconds=1).launch(Job("s", "sleep 300", tmp_path), print)
+    assert not _alive(started[0].pid)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_progress_bars_are_logged_by_their_last_state_and_not_too_often() -> None:
