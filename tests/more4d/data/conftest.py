@@ -1,13 +1,35 @@
 """Made-up samples for these tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from more4d.data.sample import Sample, SampleView
 from numpy.typing import NDArray
 
+from .s3_server import KEYS, S3Server
+
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A running server with the bucket `shards`; endpoint and credentials are in the environment."""
+    running = S3Server(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS["MINIO_ROOT_USER"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS["MINIO_ROOT_PASSWORD"])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    try:
+        running.start()
+        fsspec.filesystem("s3").mkdir("shards")
+        yield running
+    finally:
+        running.kill()
+        fsspec.filesystem("s3").clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

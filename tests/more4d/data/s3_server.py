@@ -5,7 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KEYS = {"MINIO_ROOT_USER": "more4d-test", "MINIO_ROOT_PASSWORD": "more4d-test-secret"}
@@ -54,6 +57,28 @@ class S3Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    @contextmanager
+    def killed_after(self, more_bytes: int) -> Iterator[None]:
+        """Kill it while the block runs, as soon as it holds so many more bytes than before."""
+        before, over = self.stored(), threading.Event()
+
+        def watch() -> None:
+            while self.stored() < before + more_bytes and not over.wait(0.005):
+                pass
+            self.kill()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def stored(self) -> int:
+        """Bytes in its folder, those of unfinished uploads among them."""
+        return sum(path.stat().st_size for path in (self._folder / "data").rglob("*") if path.is_file())
 
     def _answers(self) -> bool:
         with socket.socket() as probe:

@@ -3,9 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from more4d.data.layout import MANIFEST, Folder, ShardError
 from more4d.data.loader import ResumableLoader
@@ -15,28 +15,10 @@ from more4d.data.sampler import BatchPlan
 from more4d.data.verify import verify_shards
 from more4d.data.writer import EncodedSample, write_encoded, write_shards
 
-from .s3_server import KEYS, S3Server
+from .s3_server import S3Server
 
 MakeSample = Callable[..., Sample]
 NAMES = [f"s-{number}" for number in range(6)]
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """A running server with the bucket `shards`; endpoint and credentials are in the environment."""
-    running = S3Server(tmp_path)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS["MINIO_ROOT_USER"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS["MINIO_ROOT_PASSWORD"])
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.filesystem("s3").clear_instance_cache()
-    try:
-        running.start()
-        fsspec.filesystem("s3").mkdir("shards")
-        yield running
-    finally:
-        running.kill()
-        fsspec.filesystem("s3").clear_instance_cache()
 
 
 def _write(make_sample: MakeSample, url: str) -> None:
@@ -66,6 +48,30 @@ def test_a_server_killed_in_mid_read_loses_nothing(server: S3Server, make_sample
     read += [dataset.read_files(i) for i in range(1, 6)]
     back.join()
     assert read == [encode_sample(make_sample(name, seed)) for seed, name in enumerate(NAMES)]
+
+
+def test_a_server_killed_in_the_middle_of_an_answer_gives_the_whole_of_it_later(server: S3Server) -> None:
+    data = [np.random.default_rng(n).bytes(12_000_000) for n in range(4)]
+    encoded = (EncodedSample(f"s-{n}", {"bin": part}) for n, part in enumerate(data))
+    write_encoded(encoded, "s3://shards/a", split="train", shard_bytes=10**9)
+    dataset, read = TrajSceneDataset("s3://shards/a", patience_s=60), []
+    reader = threading.Thread(target=lambda: read.extend(dataset.read_files(i)["bin"] for i in range(4)))
+    reader.start()
+    time.sleep(0.05)
+    server.kill()
+    server.start()
+    reader.join()
+    assert read == data
+
+
+def test_an_upload_cut_off_in_its_middle_is_nowhere_to_be_seen(server: S3Server) -> None:
+    sample = EncodedSample("s-0", {"bin": np.random.default_rng(0).bytes(80_000_000)})
+    with server.killed_after(8_000_000), pytest.raises(OSError, match=r"train-000000\.tar could not be reached"):
+        write_encoded(iter([sample]), "s3://shards/a", split="train", shard_bytes=10**9, patience_s=0.5)
+    server.start()
+    assert not Folder("s3://shards/a").exists("train-000000.tar")
+    write_encoded(iter([sample]), "s3://shards/a", split="train", shard_bytes=10**9)
+    assert TrajSceneDataset("s3://shards/a").read_files(0) == sample.files
 
 
 def test_past_all_patience_the_error_names_the_file(server: S3Server, make_sample: MakeSample) -> None:

@@ -86,7 +86,11 @@ def load_index(folder: Folder, part: dict[str, Any]) -> ShardIndex:
     if "index" not in part:
         return _join(part, [_entries_v1(folder, shard) for shard in part["shards"]])
     name = part["index"]["name"]
-    table = pq.read_table(io.BytesIO(_checked(folder, name, part["index"]["sha256"])))
+    data = _checked(folder, name, part["index"]["sha256"])
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ShardError(f"{folder.url}/{name} is not the index of a split: {error}") from error
     if table.schema.remove_metadata() != SCHEMA or len(table) != part["samples"]:
         raise ShardError(f"{folder.url}/{name} is not the index of the {part['samples']} samples in the manifest")
     return _from_table(tuple(shard["name"] for shard in part["shards"]), table.combine_chunks())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from more4d.data.sample import require_schema
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 Result = TypeVar("Result")
 _PASSING = (OSError, aiohttp.ClientError, botocore.exceptions.BotoCoreError)
 """What a server that is down, or goes down in the middle, looks like from here."""
@@ -150,5 +152,21 @@ def load_manifest(folder: Folder) -> dict[str, Any]:
         raise ShardError(f"{folder.url} has no {MANIFEST}: it holds no shards, or their writing never ended") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ShardError(f"{folder.url}/{MANIFEST} is not JSON: {error}") from error
-    require_schema(manifest, f"{folder.url}/{MANIFEST}")
+    _require_manifest(manifest, f"{folder.url}/{MANIFEST}")
     return manifest
+
+
+def _require_manifest(manifest: Any, name: str) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Raises ShardError where the manifest names files outside of its folder, or none at all."""
+    if not isinstance(manifest, dict):
+        raise ShardError(f"{name} is not a manifest: it holds no object")
+    require_schema(manifest, name)
+    try:
+        parts = list(manifest["splits"].values())
+        files = [part["index"]["name"] for part in parts if "index" in part]
+        files += [shard["name"] for part in parts for shard in part["shards"]]
+        outside = next((file for file in files if not _FILE.fullmatch(file)), None)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"{name} is not a manifest: {error!r}") from error
+    if outside is not None:
+        raise ShardError(f"{name} names {outside!r}, which is no file of its folder")

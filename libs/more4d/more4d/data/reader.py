@@ -87,13 +87,16 @@ class TrajSceneDataset:
 
 
 def untar_sample(data: bytes, sample_id: str) -> dict[str, bytes]:
-    """Files by extension out of one sample's tar blocks. Raises ShardError on a member that is not the sample's."""
+    """Files by extension out of one sample's tar blocks. Raises ShardError on a member that is not the sample's, or damage."""
     files = {}
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-        for info in archive:
-            stem, _, extension = info.name.partition(".")
-            stream = archive.extractfile(info) if info.isfile() else None
-            if stream is None or stem != sample_id:
-                raise ShardError(f"member {info.name} is not a file of sample {sample_id}")
-            files[extension] = stream.read()
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for info in archive:
+                stem, _, extension = info.name.partition(".")
+                stream = archive.extractfile(info) if info.isfile() else None
+                if stream is None or stem != sample_id:
+                    raise ShardError(f"member {info.name!r} is not a file of sample {sample_id}")
+                files[extension] = stream.read()
+    except tarfile.TarError as error:
+        raise ShardError(f"the bytes of sample {sample_id} are no tar: {error}") from error
     return files

@@ -4,6 +4,7 @@ Shape letters: T frames, H height, W width.
 """
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from more4d.data.video import encode_video, read_video
 SCHEMA_VERSION = 2
 """What is written. Version 1 had deflated tracks, and an index a shard instead of one for all."""
 READABLE = (1, 2)
+MAX_POINTS = 500_000_000
+"""Of a sample, over all its frames: fifty times the paper's 49x336x596."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,79}")
 
 
@@ -115,7 +118,7 @@ def decode_sample(files: Mapping[str, bytes], *, with_views: bool = True) -> Sam
     """
     header = json.loads(_member(files, "json"))
     require_schema(header, f"sample {header.get('id')}")
-    shape = tuple(header["shape"])
+    shape = _shape(header)
     stored = _Stored(header["id"], files, shape)
     names = [name for name in header["views"] if with_views]
     tracks = {key[7:-4]: data for key, data in files.items() if key.startswith("tracks_")}
@@ -136,6 +139,17 @@ def decode_sample(files: Mapping[str, bytes], *, with_views: bool = True) -> Sam
         views={name: _decode_view(stored, f"view_{name}", header["views"][name]) for name in names},
         provenance=header["provenance"],
     )
+
+
+def _shape(header: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(T, H, W) as the header says, before anything of that size is made room for."""
+    shape = header["shape"]
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) > MAX_POINTS:
+        raise ValueError(
+            f"sample {header['id']} claims to be {shape}: frames x height x width up to {MAX_POINTS} points"
+        )
+    frames, height, width = shape
+    return frames, height, width
 
 
 def _header(sample: Sample, tracks: Mapping[str, Any]) -> bytes:
