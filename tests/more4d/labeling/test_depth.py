@@ -143,11 +143,17 @@ def test_external_depth_is_made_steady_where_that_is_asked(
     answer.parent.mkdir(parents=True)
     write_arrays(answer, {"depths": np.full((5, 32, 48), 2, np.float32) * breath, "intrinsics": intrinsics}, {})
     np.testing.assert_allclose(estimator.estimate(clip).depths, 2, rtol=1e-5)
-    for bad in ({"depths": np.zeros((5, 32, 48), np.float32)}, {"intrinsics": np.zeros((3, 3), np.float32)}):
-        sound = {"depths": np.ones((5, 32, 48), np.float32), "intrinsics": intrinsics}
-        write_arrays(answer, sound | bad, {})
-        with pytest.raises(ValueError, match="not positive|no camera"):
-            estimator.estimate(clip)
+
+
+def test_an_answer_whose_camera_is_none_is_refused(tmp_path: Path, sliding_patch: NDArray[np.uint8]) -> None:
+    clip = _clip(tmp_path, sliding_patch)
+    estimator = _external(tmp_path, Path(sys.executable), "unidepth_v2", "good")
+    answer = tmp_path / "work" / "unidepth_v2" / "answers" / "a-00000.safetensors"
+    answer.parent.mkdir(parents=True)
+    camera = np.diag([48, -48, 1]).astype(np.float32)
+    write_arrays(answer, {"depths": np.ones((5, 32, 48), np.float32), "intrinsics": camera}, {})
+    with pytest.raises(ValueError, match="unidepth_v2 answered what is no camera"):
+        estimator.estimate(clip)
 
 
 def test_an_external_estimator_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) -> None:

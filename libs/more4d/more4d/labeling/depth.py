@@ -121,8 +121,6 @@ class ExternalDepth:
         depths, intrinsics = answer["depths"], answer["intrinsics"]
         if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or list(intrinsics[2]) != [0, 0, 1]:
             raise ValueError(f"{self._name} answered what is no camera: {intrinsics.tolist()}")
-        if (depths <= 0).any():
-            raise ValueError(f"{(depths <= 0).sum()} of {depths.size} depths of {self._name} are not positive")
         return DepthLabel(steady_depth(depths, frames) if self._params.steady else depths, intrinsics)
 
 

@@ -4,6 +4,7 @@ Clips and labels travel as safetensors files through an exchange folder (docs/la
 run asks only for what is not answered. The program on the other side is more4d/labeling/worker/labeler.py.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -228,8 +229,11 @@ def _interpreter(python: str, root: Path, network: str) -> str:
 
 
 def _hash(weights: Path) -> str:
-    files = [weights] if weights.is_file() else sorted(p for p in weights.rglob("*") if p.is_file())
-    return "+".join(hash_file(file)[:12] for file in files)
+    """Twelve digits that tell one file, or one folder of files, from another."""
+    if weights.is_file():
+        return hash_file(weights)[:12]
+    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    return hashlib.sha256("".join(f"{path.name} {hash_file(path)}\n" for path in files).encode()).hexdigest()[:12]
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
