@@ -124,9 +124,8 @@ def _write_samples(folder: Path, tables: dict[str, pd.DataFrame], video: np.ndar
         write_shards([s for s in samples if s.split == split], folder, split=split, shard_bytes=10**7)
 
 
-@pytest.fixture(scope="session")
-def some_tables() -> dict[str, pd.DataFrame]:
-    """Seven rows: three real videos (one gone), three rendered ones, one of them to validate with, one distractor."""
+def run_tables() -> dict[str, pd.DataFrame]:
+    """Six rows: three real videos (one gone), three rendered ones, one of them to validate with, one distractor."""
     videos = [
         source_row("street", licence="CC-BY-NC-4.0", source_row=0),
         source_row("gone", "gone.mp4 does not exist", name=HOSTILE, source_row=1, contentUrl="https://x/gone.mp4"),
@@ -150,6 +149,11 @@ def some_tables() -> dict[str, pd.DataFrame]:
     ]
     why = "only 23% of the points are visible (below 30%)"
     return make_tables(videos, clips, {"park-00004": ("tracks", why)})
+
+
+@pytest.fixture(scope="session")
+def some_tables() -> dict[str, pd.DataFrame]:
+    return run_tables()
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,13 @@ def test_no_sample_to_validate_with_is_a_warning(some_tables: Tables) -> None:
     assert "No sample is in val." in found(only_train)["warning"]
 
 
+def test_distractors_that_became_samples_are_a_warning(some_tables: Tables) -> None:
+    assert "None of 1 distractors became a sample." in found(some_tables)["fine"]
+    tables = pair()
+    tables["source"]["distractor"] = ["still", ""]
+    assert "1 of 1 distractors became samples (1 still): see the gallery." in found(tables)["warning"]
+
+
 def test_tables_without_any_sample_give_findings_too() -> None:
     video = source_row("a")
     empty = make_tables([video], [clip_row(video, reason="static")])

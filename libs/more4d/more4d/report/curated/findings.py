@@ -37,7 +37,7 @@ def findings(
     found = [
         _lost(journey), _stored(samples, stored), _splits(samples), _shared_videos(samples, tables),
         _look_alike(samples, tables, limit(settings, "clips.max_duplicate_distance") or 0.0),
-        _same_captions(samples, tables), _licences(licences), _still(samples, tables),
+        _same_captions(samples, tables), _licences(licences), _still(samples, tables), *_distractors(journey),
     ]  # fmt: skip
     order = ("problem", "warning", "fine")
     return tuple(sorted(found, key=lambda item: order.index(item.level)))
@@ -134,6 +134,21 @@ def _still(samples: pd.DataFrame, tables: Tables) -> Finding:
     if not still:
         return Finding("fine", f"{words}; in every sample at least {_STILL:.0%}.")
     return Finding("warning", f"{words}; in {still:,} samples fewer than {_STILL:.0%}.")
+
+
+def _distractors(journey: pd.DataFrame) -> list[Finding]:
+    """Whether all that was rendered in order to be refused was refused; nothing where there is none of it."""
+    if "distractor" not in journey.columns:
+        return []
+    made = rows_where(journey, text_of(journey, "distractor") != "")
+    passed = accepted_rows(made)
+    videos, slipped = column(made, "videoid").nunique(), column(passed, "videoid").nunique()
+    if not videos:
+        return []
+    if not slipped:
+        return [Finding("fine", f"None of {videos:,} distractors became a sample.")]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(text_of(passed, "distractor")).items()))
+    return [Finding("warning", f"{slipped:,} of {videos:,} distractors became samples ({kinds}): see the gallery.")]
 
 
 def _counts(samples: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from more4d.data.tables import ACCEPTED
 from more4d.data.tensors import read_arrays
 from more4d.data.video import VideoError, iter_frames
 from more4d.report.curated.reasons import Kind
-from more4d.report.curated.tables import accepted_rows, column, rows_where
+from more4d.report.curated.tables import accepted_rows, column, rows_where, text_of
 from more4d.report.model import Image
 from more4d.report.pictures import depth_panel, depth_range, image_bytes, resize, stripe_holes, tracks_panel
 
@@ -67,7 +67,10 @@ class Choice:
 
 
 def choose(journey: pd.DataFrame, kinds: tuple[Kind, ...], *, rendered: int, real: int, seed: int) -> Choice:
-    """Every real item up to `real`, `rendered` rendered samples drawn by the seed, and the example of every reason."""
+    """Every real item up to `real`, `rendered` rendered samples drawn by the seed, and the example of every reason.
+
+    Distractors that became samples are shown like reasons: all of them.
+    """
     is_real = (column(journey, "origin") == "real").to_numpy(bool)
     order = (
         journey.assign(position=np.arange(len(journey)))
@@ -76,9 +79,12 @@ def choose(journey: pd.DataFrame, kinds: tuple[Kind, ...], *, rendered: int, rea
     )
     all_real = [int(i) for i in order if is_real[i]]
     is_sample = (column(journey, "verdict") == ACCEPTED).to_numpy(bool)
-    others = [int(i) for i in order if is_sample[i] and not is_real[i]]
+    distractor = text_of(journey, "distractor") if "distractor" in journey.columns else pd.Series("", journey.index)
+    is_distractor = (distractor != "").to_numpy(bool)
+    others = [int(i) for i in order if is_sample[i] and not is_real[i] and not is_distractor[i]]
+    slipped = np.flatnonzero(is_sample & is_distractor)[:real].tolist()
     drawn = np.random.default_rng(seed).permutation(len(others))[:rendered]
-    chosen = {*all_real[:real], *(others[i] for i in sorted(drawn)), *(kind.example for kind in kinds)}
+    chosen = {*all_real[:real], *slipped, *(others[i] for i in sorted(drawn)), *(kind.example for kind in kinds)}
     left_out = len(set(all_real) - chosen)
     return Choice(tuple(sorted(chosen, key=lambda i: _rank(journey, i))), left_out)
 

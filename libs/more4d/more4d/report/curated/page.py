@@ -101,6 +101,7 @@ def render_page(facts: Facts, items: list[dict[str, Any]], refused: pd.DataFrame
             licences=facts.licences, distractors=_distractors(journey), items=items,
             left_out=facts.choice.real_left_out, refused=_listed(refused, limits.listed, anchors),
             refused_count=len(refused), rejected_csv=REJECTED_CSV, stages=STAGES,
+            origins=sorted({str(item["row"]["origin"]) for item in items}),
         )
     )  # fmt: skip
 
