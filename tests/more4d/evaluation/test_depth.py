@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from more4d.evaluation.depth import depth_sums
+from more4d.evaluation.depth import constant_depth, depth_scores, depth_sums
 
 
 def test_a_perfect_depth_has_no_error_and_the_plane_has_the_spread() -> None:
@@ -22,3 +22,20 @@ def test_pixels_without_truth_are_not_counted() -> None:
     assert depth_sums(np.ones((2, 3), np.float32), truth)["depth_pixels"] == 2
     with pytest.raises(ValueError, match="must be positive"):
         depth_sums(np.zeros((2, 3), np.float32), truth)
+
+
+def test_depth_scores_are_the_field_s_and_nothing_is_fitted() -> None:
+    truth = np.array([[1, 2, 4, np.nan]], np.float32)
+    scores = depth_scores(np.array([[1.2, 2, 2, 7]], np.float32), truth)
+    assert scores.abs_rel == pytest.approx((0.2 + 0 + 0.5) / 3)
+    assert scores.delta1 == pytest.approx(2 / 3)
+    assert scores.log_error == pytest.approx((np.log(1.2) + np.log(2)) / 3)
+    with pytest.raises(ValueError, match="none of 4 true depths is finite and positive"):
+        depth_scores(truth, np.full((1, 4), np.nan, np.float32))
+
+
+def test_no_constant_has_a_smaller_log_error_than_the_median() -> None:
+    truth = np.random.default_rng(0).uniform(1, 9, (7, 9)).astype(np.float32)
+    best = depth_scores(constant_depth(truth), truth).log_error
+    others = [depth_scores(np.full((7, 9), c, np.float32), truth).log_error for c in np.linspace(1, 9, 81)]
+    assert best <= min(others) + 1e-7
