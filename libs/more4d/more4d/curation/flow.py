@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LONG_SIDE = 288
+_SMOOTHNESS = 20.0
+"""The preset's own."""
 _BORDER = 0.12
 """Width of the border as a share of the side."""
 _MIN_SLOPE = 2.0
@@ -17,11 +19,15 @@ _STILL_SHARE = 0.2
 
 
 class DenseFlow:
-    """DIS flow between two frames; small frames are enlarged first, as its patches are 8 pixels wide."""
+    """DIS flow between two frames; small frames are enlarged first, as its patches are 8 pixels wide.
 
-    def __init__(self, long_side: int = _LONG_SIDE) -> None:
+    `smoothness` is the weight of smoothness in its refinement.
+    """
+
+    def __init__(self, long_side: int = _LONG_SIDE, *, smoothness: float = _SMOOTHNESS) -> None:
         self._long_side = long_side
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis.setVariationalRefinementAlpha(smoothness)
 
     def __call__(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Flow float32 [H, W, 2] in pixels (right, down) from frame `before` to `after`, both uint8 [H, W, 3] RGB."""

@@ -1,9 +1,10 @@
-"""Dense tracks by optical flow chained from frame to frame, lifted by depth.
+"""Dense tracks by optical flow over short and long gaps, chained where it agrees best, lifted by depth.
 
 Suffixes: T frames, H height, W width.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ Bool = NDArray[np.bool_]
 
 _BLUR = 0.8
 """Pixels."""
+_COLOUR_DOUBT = 0.1
+"""Pixels of disagreement that a colour change of one level of 255 is worth when candidates are compared."""
 
 
 class FlowTrackerParams(Section):
@@ -32,6 +35,12 @@ class FlowTrackerParams(Section):
     drags the background along with the edges of what passes before it."""
     still_pixels: float = Field(ge=0)
     """A point that never strays this far from its pixel stands still: it keeps its pixel and its first depth."""
+    gaps: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(1, 2, 4), min_length=1)
+    """A point is looked for from so many frames before, and always from the first."""
+    flow_side: int = Field(default=384, ge=64)
+    """Pictures whose longer side has fewer pixels are enlarged to it for the flow: its patches are 8 pixels wide."""
+    flow_smoothness: float = Field(default=5.0, gt=0)
+    """The weight of smoothness in the flow's refinement: small things keep a motion of their own where it is low."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,34 +51,64 @@ class PixelTracks:
     visible: Bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where all points are in one frame: positions [H, W, 2], visible [H, W], and doubt [H, W], the pixels by which
+    forward and backward flow disagreed, summed along the way from the first frame."""
+
+    positions: Float
+    visible: Bool
+    doubt: Float
+
+
 def track_pixels(frames: NDArray[np.uint8], params: FlowTrackerParams) -> PixelTracks:
     """Where every first-frame pixel of frames uint8 [T, H, W, 3] goes, and whether it can be seen.
 
-    A point is lost when forward and backward flow disagree, when its colour changes or when it leaves the picture.
-    From then on it stays where it was last seen: right for a background that something passes in front of. It is
-    seen again when its pixel looks as in the first frame and it had not moved.
+    In every frame a point has one candidate for each of `gaps` and one from the first frame: where the flow from there
+    takes it. A candidate is out when forward and backward flow disagree, when the point's colour changes, when it leaves
+    the picture or could not be seen in the frame it starts from; the one with the least doubt is taken. Without any the
+    point is lost: it stays where it was last seen, and a later candidate may find it again (as in Neoral et al. 2024,
+    MFT, with DIS for the flow and its disagreement for the uncertainty).
     """
-    flow_between = DenseFlow()
-    home, soft = _pixel_grid(frames.shape[1:3]), _blurred(frames)
-    positions, visible = [home], [np.ones(home.shape[:2], bool)]
-    lost = np.zeros(home.shape[:2], bool)
-    for number, (before, after) in enumerate(zip(frames, frames[1:], strict=False), start=1):
-        step, agree = _step(flow_between(before, after), flow_between(after, before), positions[-1], params)
-        there = positions[-1] + step
-        colour_change = np.abs(sample(soft[number], there) - soft[0]).max(-1)
-        lost |= ~agree | ~_inside(there) | (colour_change > params.max_colour_change)
-        positions.append(np.where(lost[..., None], positions[-1], there).astype(np.float32))
-        visible.append(~lost)
-    tracks = PixelTracks(np.stack(positions), np.stack(visible))
+    flow_between = DenseFlow(max(params.flow_side, *frames.shape[1:3]), smoothness=params.flow_smoothness)
+    soft, home = _blurred(frames), _pixel_grid(frames.shape[1:3])
+    places = [_Places(home, np.ones(home.shape[:2], bool), np.zeros(home.shape[:2], np.float32))]
+    for number in range(1, len(frames)):
+        starts = sorted({0, *(number - gap for gap in params.gaps if gap < number)}, reverse=True)
+        candidates = []
+        for start in starts:
+            there, back = frames[start], frames[number]
+            flows = flow_between(there, back), flow_between(back, there)
+            candidates.append(_candidate(places[start], flows, soft[0], soft[number], params))
+        places.append(_least_doubtful(places[-1], candidates))
+    tracks = PixelTracks(np.stack([p.positions for p in places]), np.stack([p.visible for p in places]))
     return _rest(tracks, soft, params)
 
 
-def _step(forward: Float, backward: Float, positions: Float, params: FlowTrackerParams) -> tuple[Float, Bool]:
-    """Where the flow takes the positions [H, W, 2], and whether the flow back agrees."""
-    step = sample(forward, positions)
-    back = sample(backward, positions + step)
+def _candidate(
+    start: _Places, flows: tuple[Float, Float], soft_first: Float, soft_here: Float, params: FlowTrackerParams
+) -> tuple[_Places, Float]:
+    """Where the flow takes the points from `start`, and by how much to doubt it, colour included: infinite where out."""
+    step = sample(flows[0], start.positions)
+    there = (start.positions + step).astype(np.float32)
+    back = sample(flows[1], there)
+    gap = _length(step + back)
     allowed = params.max_inconsistency + params.max_inconsistency_share * (_length(step) + _length(back))
-    return step, _length(step + back) <= allowed
+    colour_change = np.abs(sample(soft_here, there) - soft_first).max(-1)
+    believed = start.visible & (gap <= allowed) & _inside(there) & (colour_change <= params.max_colour_change)
+    doubt = start.doubt + gap
+    return _Places(there, believed, doubt), np.where(believed, doubt + _COLOUR_DOUBT * colour_change, np.inf)
+
+
+def _least_doubtful(before: _Places, candidates: list[tuple[_Places, Float]]) -> _Places:
+    """Each point's best candidate, the first of equals; without any it stays as it was the frame before, unseen."""
+    best = np.stack([doubt for _, doubt in candidates]).argmin(0)
+    visible = np.choose(best, [places.visible for places, _ in candidates])
+    doubt = np.choose(best, [places.doubt for places, _ in candidates])
+    positions = np.choose(best[..., None], [places.positions for places, _ in candidates])
+    return _Places(
+        np.where(visible[..., None], positions, before.positions), visible, np.where(visible, doubt, before.doubt)
+    )
 
 
 def lift(tracks: PixelTracks, depths: Float, intrinsics: Float, still_pixels: float) -> Float:
