@@ -131,13 +131,10 @@ def real(found: pd.DataFrame) -> list[str]:
     for video, rows in found[found.kind == "real"].groupby("video", sort=False):
         kept = int((rows.stage == "").sum())
         lines.append(f"| {video} | {len(rows)} | {kept} kept |")
-        rejected = [row for row in rows.to_dict("records") if row["stage"]]
-        alike = Counter((row["stage"], _short(row["reason"])) for row in rejected)
-        for (stage, reason), count in alike.items():
-            example = next(
-                row["reason"] for row in rejected if (row["stage"], _short(row["reason"])) == (stage, reason)
-            )
-            lines.append(f"| | {count} | {stage}: {example} |")
+        rejected = [(stage, reason) for stage, reason in zip(rows.stage, rows.reason, strict=True) if stage]
+        alike = Counter((stage, _short(reason)) for stage, reason in rejected)
+        first = {(stage, _short(reason)): reason for stage, reason in reversed(rejected)}
+        lines += [f"| | {count} | {key[0]}: {first[key]} |" for key, count in alike.items()]
     return lines
 
 

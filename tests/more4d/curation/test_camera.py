@@ -12,8 +12,12 @@ from more4d.curation.flow import DenseFlow
 from more4d.curation.shots import HistogramDetector
 from more4d.curation.windows import WindowShape, iter_windows
 from more4d.presets import TINY
+from more4d.scenes import sample_scene
+from more4d.scenes.distractors import CAMERA_MOVES, CameraMove, camera_move
+from more4d.scenes.render import film_scene
 from numpy.typing import NDArray
 
+PACKAGED = Path(".cache/packaged")
 MakeVideo = Callable[..., NDArray[np.uint8]]
 
 
@@ -55,6 +59,24 @@ def test_a_picture_without_a_corner_has_no_motion(level: int) -> None:
     assert measure_motion(np.full((5, 64, 96, 3), level, np.uint8)) == (0, 0)
 
 
+def test_snow_that_drifts_before_a_still_background_is_no_camera_motion(make_video: MakeVideo) -> None:
+    video = make_video("still", 13).copy()
+    flakes = np.random.default_rng(0).integers(0, (64, 96), (60, 2))
+    for t, image in enumerate(video):
+        rows, columns = ((flakes + [t, 2 * t]) % [63, 95]).T
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            image[rows + down, columns + right] = 255
+    assert measure_motion(video)[1] < 0.005
+
+
+@pytest.mark.parametrize("move", CAMERA_MOVES)
+def test_every_move_of_a_camera_before_a_rendered_scene_is_found(move: CameraMove) -> None:
+    spec = sample_scene(4)
+    poses = camera_move(move, spec, 13, np.random.default_rng(0))
+    video = film_scene(spec, poses, height=64, width=96, fox_file=PACKAGED / "fox" / "Fox.gltf")
+    assert measure_motion(video)[1] > 0.02
+
+
 def test_the_same_frames_give_the_same_scores(make_video: MakeVideo) -> None:
     assert measure_motion(make_video("pan")) == measure_motion(make_video("pan"))
 
@@ -69,7 +91,7 @@ def test_every_window_of_the_skyline_pan_is_rejected_for_the_camera_and_none_of_
 
 def _reasons(name: str, limits: FilterThresholds) -> list[str]:
     shape = WindowShape(frames=13, height=64, width=96, fps=8)
-    path = Path(".cache/packaged/clips") / name
-    windows = iter_windows(path, shape, detector=HistogramDetector(), cut_threshold=0.35)
+    path = PACKAGED / "clips" / name
+    windows = iter_windows(path, shape, detector=HistogramDetector(), cut_threshold=0.3)
     whole = (window for window in windows if len(window.frames) == 13)
     return ["; ".join(f.reason for f in judge_window(window, limits) if f.reason) for window in whole]

@@ -2,6 +2,7 @@
 
 import pytest
 from more4d.curation.selection import CRITERIA, Answer, judge
+from more4d.scenes.drifting import DRIFTING_CAPTIONS
 
 
 def _answers(caption: str) -> dict[str, Answer]:
@@ -20,6 +21,7 @@ def _answers(caption: str) -> dict[str, Answer]:
         "Children jogged past the sea",
         "A man jumps down from a concrete box",
         "A child waves",
+        "People walk across a courtyard",
     ],
 )
 def test_countable_things_that_move_by_themselves_pass(caption: str) -> None:
@@ -43,6 +45,11 @@ def test_others_are_refused_with_the_reason(caption: str, criterion: str, words:
     answer = _answers(caption)[criterion]
     assert answer.flag is False
     assert words in answer.reason
+
+
+@pytest.mark.parametrize("caption", DRIFTING_CAPTIONS)
+def test_what_drifts_is_refused_whatever_it_is_called(caption: str) -> None:
+    assert not all(answer.flag for answer in _answers(caption).values())
 
 
 def test_an_unknown_judge_is_refused_with_the_known() -> None:

@@ -14,7 +14,7 @@ from more4d.curation.camera import Homography
 _PATCH = (5, 5)
 _MIN_CHANGE = 2.0
 """Levels of 255: what compression and rounding change."""
-_NOISE_FACTOR = 2.5
+_NOISE_FACTOR = 3.0
 """Of the variance that noise gives a difference: in one patch of a hundred it is more, in a clip's worst frame."""
 _IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Blind to surfaces and straight edges; noise keeps its standard deviation (Immerkaer 1996)."""

@@ -79,6 +79,10 @@ _SMOKE = (
 )  # fmt: skip
 
 
+DRIFTING_CAPTIONS = (*(text for kind in _PARTICLES.values() for text in kind.captions), *_WAVES, *_SMOKE)
+"""Every caption that `drift` gives."""
+
+
 def drift(spec: SceneSpec, empty_HW3: Video, frames: int, rng: np.random.Generator) -> tuple[Video, str]:
     """A video [T, H, W, 3] of something uncountable in the empty scene, whose picture is given, and its caption."""
     kind = (*_PARTICLES, "waves", "smoke")[int(rng.integers(len(_PARTICLES) + 2))]
