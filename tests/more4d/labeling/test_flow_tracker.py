@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from more4d.labeling.flow_tracker import FlowTrackerParams, PixelTracks, lift, nearest, sample, track_pixels
+from more4d.labeling.flow_tracker import (
+    FlowTrackerParams,
+    PixelTracks,
+    _least_doubtful,
+    _Places,
+    lift,
+    nearest,
+    sample,
+    track_pixels,
+)
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
@@ -55,3 +64,41 @@ def test_sampling_reads_pixel_centres() -> None:
     np.testing.assert_allclose(sample(field, centres), field, atol=1e-6)
     np.testing.assert_array_equal(nearest(field[..., 0], centres), field[..., 0])
     np.testing.assert_array_equal(nearest(field[..., 0], centres + 100), np.full((4, 6), field[-1, -1, 0]))
+
+
+def test_points_that_are_covered_for_a_frame_are_lost_and_found_again(sliding_patch: NDArray[np.uint8]) -> None:
+    covered = sliding_patch.copy()
+    covered[2, 8:24] = 0
+    tracks = track_pixels(covered, PARAMS)
+    inner = (slice(12, 20), slice(12, 20))
+    assert tracks.visible[1][inner].all()
+    assert not tracks.visible[2][inner].any()
+    assert tracks.visible[3][inner].mean() > 0.9
+    np.testing.assert_allclose(np.median((tracks.positions[3] - tracks.positions[0])[inner], (0, 1)), [6, 0], atol=0.3)
+
+
+def test_a_point_is_taken_from_the_start_whose_flow_agrees_best() -> None:
+    here = np.array([[[0.5, 0.5], [1.5, 0.5]]], np.float32)
+    near, far = here + 1, here + 2
+    seen, doubt = np.ones((1, 2), bool), np.array([[0.5, 0.1]], np.float32)
+    one = _Places(near, seen, doubt), np.array([[0.5, 0.1]], np.float32)
+    other = _Places(far, seen, doubt), np.array([[0.2, 0.4]], np.float32)
+    taken = _least_doubtful(_Places(here, seen, doubt), [one, other])
+    np.testing.assert_array_equal(taken.positions, [[far[0, 0], near[0, 1]]])
+    nowhere = _Places(near, ~seen, doubt + 1), np.full((1, 2), np.inf, np.float32)
+    lost = _least_doubtful(_Places(here, seen, doubt), [nowhere])
+    np.testing.assert_array_equal(lost.positions, here)
+    np.testing.assert_array_equal(lost.doubt, doubt)
+    assert not lost.visible.any()
+
+
+def test_the_same_frames_give_the_same_bytes(sliding_patch: NDArray[np.uint8]) -> None:
+    first, second = (track_pixels(sliding_patch, PARAMS) for _ in range(2))
+    assert first.positions.tobytes() == second.positions.tobytes()
+    assert first.visible.tobytes() == second.visible.tobytes()
+
+
+@pytest.mark.parametrize("wrong", [{"gaps": ()}, {"gaps": (0,)}, {"flow_side": 8}, {"flow_smoothness": 0}])
+def test_gaps_and_flows_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FlowTrackerParams.model_validate(PARAMS.model_dump() | wrong)
