@@ -18,7 +18,8 @@ from more4d.labeling.tracks import TrackLabel
 Floats = NDArray[np.floating]
 Scaling = Literal["none", "median", "per_trajectory"]
 """What predicted points are multiplied by before 3D distances are taken: 1; the median distance from the camera of the true
-points over that of the predicted, both over positions that are visible in both; each track's ratio of first-frame depths."""
+points over that of the predicted, both over positions that are visible in both (1 without any); each track's ratio of
+first-frame depths."""
 
 THRESHOLDS = (1, 2, 4, 8, 16)
 """Pixels of a picture whose shorter side has SHORT_SIDE of them."""
