@@ -14,6 +14,7 @@ from tests.more4d.report.curated.conftest import clip_row, make_tables, source_r
         ("log depth deviates by inf (above 1.3)", "log depth deviates by … (above …)"),
         ("near-duplicate of bikes-00010: 0.0312 of the bits differ", "near-duplicate of <name>: … of the bits differ"),
         ("bikes.mp4 does not exist", "<name> does not exist"),
+        ("gone.webm is a directory", "<name> is a directory"),
         ("https://a.example/b.mp4?k=1 answers 404", "<address> answers …"),
         ("renders at scale 1 and 1.25 differ by -1e-3", "renders at scale … and … differ by …"),
         ("the codec h264 is not known", "the codec h264 is not known"),
@@ -21,7 +22,7 @@ from tests.more4d.report.curated.conftest import clip_row, make_tables, source_r
     ],
 )
 def test_numbers_names_and_addresses_are_folded(reason: str, kind: str) -> None:
-    assert fold(reason, {"bikes", "bikes-00010"}) == kind
+    assert fold(reason, {"bikes", "bikes-00010", "a", "is"}) == kind
 
 
 def test_kinds_are_counted_by_stage_with_an_example(some_tables: dict[str, pd.DataFrame]) -> None:

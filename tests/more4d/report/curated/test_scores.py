@@ -35,7 +35,7 @@ def test_a_limit_that_is_no_parameter_is_refused_by_name() -> None:
 def test_a_column_that_a_stage_adds_is_shown_without_a_line_for_it(some_tables: Tables) -> None:
     more = {**some_tables, "trajscene": some_tables["trajscene"].assign(swapped_frames=0.25)}
     added = next(item for item in distributions(more, SETTINGS) if item.score.column == "swapped_frames")
-    assert added.score.title == "swapped frames" and added.values.tolist() == [0.25] * 3
+    assert added.score.title == "Swapped frames" and added.values.tolist() == [0.25] * 3
 
 
 def test_values_that_were_not_measured_or_are_infinite_are_counted_apart(some_tables: Tables) -> None:

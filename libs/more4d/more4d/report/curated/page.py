@@ -17,7 +17,7 @@ from more4d.report.curated.findings import Finding, findings
 from more4d.report.curated.gallery import Choice, Panel, Sheet, choose
 from more4d.report.curated.journey import STAGES, Step, follow, funnel, funnels_by
 from more4d.report.curated.reasons import Kind, reason_kinds, split_reasons
-from more4d.report.curated.scores import SCORES, Distribution, Score, distributions, limit, with_lengths
+from more4d.report.curated.scores import Distribution, Score, distributions, limit, scores_of, with_lengths
 from more4d.report.curated.sources import LicenceCount, licence_counts, real_videos, source_summaries
 from more4d.report.curated.tables import Tables, column, rows_where, text_of
 from more4d.report.viewer import asset, content_policy, environment
@@ -244,10 +244,9 @@ def _verdict_rows(facts: Facts, clip_ids: list[str]) -> dict[str, list[dict[str,
     """For each clip its verdict and measured values of every stage that judged it."""
     wanted = set(clip_ids) - {""}
     judged: dict[str, list[dict[str, Any]]] = {clip: [] for clip in wanted}
-    for stage, table in with_lengths(facts.tables).items():
-        if stage == "source":
-            continue
-        scores = [score for score in SCORES if score.stage == stage and score.column in table.columns]
+    measured = with_lengths(facts.tables)
+    for stage in STAGES[1:]:
+        table, scores = measured[stage], [score for score in scores_of(measured) if score.stage == stage]
         for row in rows_where(table, column(table, "clip_id").isin(wanted)).to_dict("records"):
             values = [_value(score, row[score.column], facts.settings) for score in scores]
             judged[row["clip_id"]].append(

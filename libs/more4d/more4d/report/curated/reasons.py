@@ -13,7 +13,9 @@ KINDS_SHOWN = 30
 """Of a stage, and above which its free text is cut at the first colon."""
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s,;]+")
 _NUMBER = re.compile(r"(?<!\w)[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|inf|nan)\b")
-_WORD = re.compile(r"[\w-]+(?:\.\w{1,5})?")
+_WORD = re.compile(r"[\w-]+(?:\.[A-Za-z]\w{1,4}\b)?")
+_SHORTEST_NAME = 4
+"""A video that is called "a" does not make every "a" a name."""
 _OTHERS = "other reasons"
 
 
@@ -35,7 +37,8 @@ def fold(reason: str, names: Collection[str] = ()) -> str:
 
 
 def _is_name(word: str, names: Collection[str]) -> bool:
-    return word in names or word.partition(".")[0] in names
+    # A word with an ending is a file.
+    return "." in word or (len(word) >= _SHORTEST_NAME and word in names)
 
 
 def split_reasons(reasons: str) -> list[str]:

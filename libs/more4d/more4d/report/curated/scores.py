@@ -96,11 +96,12 @@ def limit(settings: Mapping[str, Any], path: str) -> float | None:
 def distributions(tables: Tables, settings: Mapping[str, Any]) -> tuple[Distribution, ...]:
     """Of each score whose column there is; of numbers that no line of SCORES describes under their columns' names."""
     measured = with_lengths(tables)
-    return tuple(
-        _distribution(score, measured[score.stage], settings)
-        for score in (*SCORES, *_unlisted(measured))
-        if score.column in measured[score.stage].columns
-    )
+    return tuple(_distribution(score, measured[score.stage], settings) for score in scores_of(measured))
+
+
+def scores_of(tables: Tables) -> list[Score]:
+    """The scores whose columns the tables have: those of SCORES, and numbers that no line there describes."""
+    return [score for score in (*SCORES, *_unlisted(tables)) if score.column in tables[score.stage].columns]
 
 
 def with_lengths(tables: Tables) -> dict[str, pd.DataFrame]:
@@ -115,7 +116,7 @@ def with_lengths(tables: Tables) -> dict[str, pd.DataFrame]:
 def _unlisted(tables: Tables) -> list[Score]:
     known = {(score.stage, score.column) for score in SCORES}
     return [
-        Score(stage, str(name), str(name).replace("_", " "))
+        Score(stage, str(name), str(name).replace("_", " ").capitalize())
         for stage in _UNLISTED
         for name in tables[stage].select_dtypes("number").columns
         if (stage, name) not in known and name not in _NO_SCORES
