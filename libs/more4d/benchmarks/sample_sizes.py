@@ -9,7 +9,8 @@ tracks, and with the flow tracker's over the depth network's depth, as real clip
 import argparse
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from more4d.curation.shots import shot_detector
 from more4d.curation.windows import WindowShape, iter_windows
 from more4d.data.packaged import FOLDER
 from more4d.data.sample import Sample, SampleView, decode_sample, encode_sample
-from more4d.data.video import VideoError, write_video
+from more4d.data.video import VideoError, encode_video, read_video
 from more4d.geometry.paths import camera_path, scene_centre
 from more4d.inference.render import render_path
 from more4d.labeling.clips import Clip
@@ -36,13 +37,26 @@ BAR = {"exact": 22.0, "flow": 30.0}
 COLUMNS = ("tracks", "masks", "clip", "render", "sample")
 
 
-def labeled(video: NDArray[np.uint8], base: Path, params: FlowTrackerParams) -> TrackLabel:
+@dataclass(frozen=True)
+class Settings:
+    """How clips are kept (stage clips' crf) and tracked."""
+
+    crf: int
+    base: Path
+    params: FlowTrackerParams
+
+    def clip(self, frames: NDArray[np.uint8]) -> bytes:
+        """The file that stage clips makes of a window."""
+        return encode_video(frames, SHAPE.fps, lossless=self.crf == 0, crf=self.crf)
+
+
+def labeled(video: bytes, settings: Settings) -> TrackLabel:
     """The flow tracker's tracks over the depth network's depth."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "clip.mp4"
-        write_video(path, video, SHAPE.fps, lossless=True)
+        path.write_bytes(video)
         clip = Clip("clip", "real", path, 0, None)
-        return FlowTracker(params).track(clip, NetworkDepth(base).estimate(clip))
+        return FlowTracker(settings.params).track(clip, NetworkDepth(settings.base).estimate(clip))
 
 
 def sample_of(video: NDArray[np.uint8], tracks: TrackLabel, scene: RenderedScene | None) -> Sample:
@@ -89,9 +103,9 @@ def errors(sample: Sample, back: Sample) -> tuple[float, float, float]:
     return float(np.linalg.norm(moved, axis=-1).max()), float(depth.max()), float(kept.mean())
 
 
-def row(name: str, kind: str, sample: Sample) -> None:
+def row(name: str, kind: str, sample: Sample, clip: bytes) -> None:
     """Print one line of the table. Raises ValueError where a bar is missed."""
-    files = encode_sample(sample)
+    files = encode_sample(sample, clip)
     found = sizes(files)
     pixels, depth, kept = errors(sample, decode_sample(files))
     cells = [f"{found[column]:.2f}" for column in (*COLUMNS, "views")]
@@ -102,18 +116,22 @@ def row(name: str, kind: str, sample: Sample) -> None:
         raise ValueError(f"{name}: above {BAR[kind]} MB, 0.05 px or 0.1 % of depth")
 
 
-def rendered(seeds: range, base: Path, params: FlowTrackerParams) -> Iterator[tuple[str, str, Sample]]:
+Case = tuple[str, str, Sample, bytes]
+
+
+def rendered(seeds: range, settings: Settings) -> Iterator[Case]:
     """Each scene with its own tracks and with the flow tracker's."""
     for seed in seeds:
         scene = render_scene(
             sample_scene(seed), frames=SHAPE.frames, height=SHAPE.height, width=SHAPE.width, views=VIEWS
         )
+        clip = settings.clip(scene.video)
         exact = TrackLabel(scene.points, scene.visibility, scene.depth, scene.intrinsics)
-        yield f"scene {seed}", "exact", sample_of(scene.video, exact, scene)
-        yield f"scene {seed}", "flow", sample_of(scene.video, labeled(scene.video, base, params), scene)
+        for kind, tracks in (("exact", exact), ("flow", labeled(clip, settings))):
+            yield f"scene {seed}", kind, sample_of(read_video(clip)[0], tracks, scene), clip
 
 
-def real(names: list[str], base: Path, params: FlowTrackerParams) -> Iterator[tuple[str, str, Sample]]:
+def real(names: list[str], settings: Settings) -> Iterator[Case]:
     """The first window of each packaged clip that has one of full length."""
     for name in names:
         windows = iter_windows(FOLDER / "clips" / name, SHAPE, detector=shot_detector("histogram"), cut_threshold=0.4)
@@ -125,7 +143,8 @@ def real(names: list[str], base: Path, params: FlowTrackerParams) -> Iterator[tu
         if window is None:
             print(f"({name} has no shot of {SHAPE.frames} frames)")
             continue
-        yield name, "flow", sample_of(window.frames, labeled(window.frames, base, params), None)
+        clip = settings.clip(window.frames)
+        yield name, "flow", sample_of(read_video(clip)[0], labeled(clip, settings), None), clip
 
 
 def main() -> None:
@@ -135,14 +154,14 @@ def main() -> None:
     parser.add_argument("--clips", nargs="*", default=list(CLIPS), help=f"packaged clips in {FOLDER / 'clips'}")
     parser.add_argument("--base", type=Path, default=Path("models/tiny-base"), help="whose depth network")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="whose tracks.flow")
+    parser.add_argument("--crf", type=int, default=16, help="of the clips, as clips.crf; 0 is lossless")
     options = parser.parse_args()
     params = FlowTrackerParams(**yaml.safe_load(options.params.read_text())["tracks"]["flow"])
+    settings = Settings(options.crf, options.base, params)
     names = " | ".join(f"{column}, MB" for column in (*COLUMNS, "2 views"))
     print(f"| clip | tracks | {names} | error, px | of depth, % | kept exactly, % |\n|{'---|' * (len(COLUMNS) + 6)}")
-    for name, kind, sample in real(options.clips, options.base, params):
-        row(name, kind, sample)
-    for name, kind, sample in rendered(range(options.scenes), options.base, params):
-        row(name, kind, sample)
+    for case in chain(real(options.clips, settings), rendered(range(options.scenes), settings)):
+        row(*case)
 
 
 if __name__ == "__main__":

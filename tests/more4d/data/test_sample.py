@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from more4d.data.deferred import is_deferred
 from more4d.data.sample import Sample, decode_sample, encode_sample
 from more4d.data.tracks_codec import decode_tracks, encode_tracks
-from more4d.data.video import encode_video
+from more4d.data.video import encode_video, read_video
 from numpy.typing import NDArray
 
 MakeSample = Callable[..., Sample]
@@ -87,6 +87,16 @@ def test_what_unpacks_to_more_than_its_header_says_is_refused_and_not_unpacked(
 
 def test_same_sample_gives_the_same_bytes(make_sample: MakeSample) -> None:
     assert encode_sample(make_sample()) == encode_sample(make_sample())
+
+
+def test_the_clips_own_file_is_kept_where_it_gives_these_very_frames_and_only_there(make_sample: MakeSample) -> None:
+    clip = encode_video(make_sample().video, 8, crf=30)
+    sample = replace(make_sample(), video=read_video(clip)[0])
+    files = encode_sample(sample, clip)
+    assert files["video.mp4"] == clip
+    np.testing.assert_array_equal(decode_sample(files).video, sample.video)
+    other = encode_sample(make_sample(), clip)
+    assert other == encode_sample(make_sample())
 
 
 def test_views_are_left_out_when_not_wanted(make_sample: MakeSample) -> None:

@@ -92,13 +92,14 @@ def require_schema(header: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{name} has schema version {found}, this code reads {known}: update it")
 
 
-def encode_sample(sample: Sample) -> dict[str, bytes]:
+def encode_sample(sample: Sample, clip: bytes | None = None) -> dict[str, bytes]:
     """Files by extension: exact videos and masks, quantised tracks; the same sample gives the same bytes.
 
-    Tracks are off by at most 0.05 px and 0.1 % of their depth, depth by 0.02 %: see tracks_codec.
+    Tracks are off by at most 0.05 px and 0.1 % of their depth, depth by 0.02 %: see tracks_codec. `clip` is the file
+    that the video was read from: where it gives these very frames it is kept as it is: far smaller.
     """
     files: dict[str, bytes] = {
-        "video.mp4": _exact(sample.video, sample.fps),
+        "video.mp4": clip if clip is not None and _gives(clip, sample.video) else _exact(sample.video, sample.fps),
         "visibility.bin": _pack(sample.visibility),
         "render.mp4": _exact(sample.render, sample.fps),
         "render_mask.bin": _pack(sample.render_mask),
@@ -222,6 +223,10 @@ def _read_mask(sample_id: str, name: str, data: bytes, shape: tuple[int, ...]) -
     except ValueError as error:
         raise ValueError(f"sample {sample_id}: its {name} is {error}") from error
     return np.unpackbits(packed, count=count).view(np.bool_).reshape(shape)
+
+
+def _gives(clip: bytes, video: NDArray[np.uint8]) -> bool:
+    return np.array_equal(read_video(clip)[0], video)
 
 
 def _exact(video: NDArray[np.uint8], fps: float) -> bytes:
