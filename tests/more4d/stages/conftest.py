@@ -25,7 +25,7 @@ FILTERS = {
 }  # fmt: skip
 QUALITY = {
     "min_depth_m": 0.01, "max_depth_m": 10000, "max_depth_jump": 2, "max_anomalous_share": 0.2, "max_depth_deviation": 2,
-    "scale": 1.25, "max_scale_change": 0.1,
+    "scale": 1.25, "max_scale_change": 5, "max_motion_error": 5, "max_lost_share": 1,
 }  # fmt: skip
 PARAMS: dict[str, dict[str, Any]] = {
     "source": {

@@ -23,7 +23,7 @@ from more4d.data.tensors import read_arrays
 from more4d.geometry.paths import CameraName, camera_path, scene_centre
 from more4d.inference.render import render_path
 from more4d.labeling.clips import Clip
-from more4d.labeling.quality import QualityThresholds, judge_tracks
+from more4d.labeling.quality import QualityThresholds, judge_tracks, render_psnr
 from more4d.labeling.tracks import TrackLabel
 from more4d.parallel import ordered_map
 from more4d.settings import Section
@@ -91,7 +91,7 @@ class TrajsceneStage(Stage[TrajsceneParams]):
         return {**counts, **samples, "megabytes": round(size / 1e6, 3), **measures}
 
 
-_MEASURES = ("anomalous_share", "depth_deviation", "scale_change", "render_psnr")
+_MEASURES = ("anomalous_share", "depth_deviation", "scale_change", "motion_error", "lost_share", "render_psnr")
 
 
 def _jobs(context: Context[TrajsceneParams]) -> list[_Job]:
@@ -132,7 +132,7 @@ def _make(params: TrajsceneParams, tracks_folder: Path, job: _Job) -> _Judged:
     arrays, made_by = read_arrays(tracks_folder / f"{job.clip.clip_id}.safetensors")
     tracks = TrackLabel(arrays["points"], arrays["visibility"].astype(bool), arrays["depth0"], arrays["intrinsics"])
     video = job.clip.frames()
-    quality = judge_tracks(tracks, video[0], params.quality)
+    quality = judge_tracks(tracks, video, params.quality)
     render, covered = render_path(tracks.points, video[0], tracks.intrinsics, _at_rest(len(video)))
     psnr = render_psnr(render, video, covered)
     reasons = list(quality.reasons)
@@ -146,6 +146,8 @@ def _make(params: TrajsceneParams, tracks_folder: Path, job: _Job) -> _Judged:
         "anomalous_share": quality.anomalous_share,
         "depth_deviation": quality.depth_deviation,
         "scale_change": quality.scale_change,
+        "motion_error": quality.motion_error,
+        "lost_share": quality.lost_share,
         "render_psnr": psnr,
         **verdict(reasons),
     }
@@ -195,14 +197,6 @@ def _render_views(
         render, covered = render_path(tracks.points, image, tracks.intrinsics, poses)
         views[name] = SampleView(truth.get(f"view_{name}_video"), poses, render, covered)
     return views
-
-
-def render_psnr(render: NDArray[np.uint8], video: NDArray[np.uint8], covered: NDArray[np.bool_]) -> float:
-    """PSNR in dB of a render against its clip over the covered pixels of all frames; 0 where none is covered."""
-    if not covered.any():
-        return 0.0
-    error = (render.astype(np.float32) - video.astype(np.float32))[covered]
-    return float(10 * np.log10(255**2 / max(float((error**2).mean()), 1e-6)))
 
 
 def _at_rest(frames: int) -> NDArray[np.float32]:
