@@ -49,8 +49,12 @@ SCORES = (
           high="trajscene.quality.max_anomalous_share", digits=4),
     Score("trajscene", "depth_deviation", "Deviation of the depth", "of its logarithm",
           high="trajscene.quality.max_depth_deviation"),
-    Score("trajscene", "scale_change", "Change with the scale", "0 to 1",
+    Score("trajscene", "scale_change", "Change with the scale", "against the first frame's",
           high="trajscene.quality.max_scale_change", digits=4),
+    Score("trajscene", "motion_error", "Colour error of the tracks", "of standing still's",
+          high="trajscene.quality.max_motion_error"),
+    Score("trajscene", "lost_share", "Tracked places that look otherwise", "share",
+          high="trajscene.quality.max_lost_share"),
     Score("trajscene", "render_psnr", "Points rendered against the clip", "dB", low="trajscene.min_render_psnr",
           digits=1),
 )  # fmt: skip
