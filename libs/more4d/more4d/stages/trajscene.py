@@ -154,7 +154,7 @@ def _make(params: TrajsceneParams, tracks_folder: Path, job: _Job) -> _Judged:
     if row["verdict"] != ACCEPTED:
         return _Judged(row, None)
     sample = _sample(params, job, tracks, video, (render, covered), _provenance(job, made_by, row))
-    return _Judged(row, EncodedSample(sample.id, encode_sample(sample)))
+    return _Judged(row, EncodedSample(sample.id, encode_sample(sample, job.clip.path.read_bytes())))
 
 
 def _sample(
