@@ -79,7 +79,7 @@ class GroundTruthTracker:
 class FlowTracker:
     """OpenCV's DIS optical flow, chained and lifted by depth."""
 
-    info = LabelerInfo("dis-flow", f"1; OpenCV {cv2.__version__}", "Apache-2.0")
+    info = LabelerInfo("dis-flow", f"2; OpenCV {cv2.__version__}", "Apache-2.0")
 
     def __init__(self, params: FlowTrackerParams) -> None:
         self._params = params
