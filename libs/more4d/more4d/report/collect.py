@@ -123,7 +123,7 @@ def _clip_credits(root: Path) -> list[Acknowledgement]:
     rows = read_accepted(table).to_dict("records") if table.is_file() else []
     return [
         Acknowledgement(
-            "Rendered scenes" if row["origin"] == "rendered" else row["videoid"], row["attribution"], row["licence"]
+            "Rendered scenes" if row["origin"] != "real" else row["videoid"], row["attribution"], row["licence"]
         )
         for row in rows
     ]
