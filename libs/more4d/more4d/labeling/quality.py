@@ -200,8 +200,8 @@ def match_colours(tracks: TrackLabel, video: NDArray[np.uint8]) -> Matches:
         others = np.mean([_difference(colours[j], there[k][ok], first[ok]) for j in far], axis=0)
         home = _difference(colours[k], there[0][ok], first[ok])
         found.append((_difference(colours[k], there[k][ok], first[ok]), others, home))
-    found = found or [(np.zeros(0, np.float32),) * 3]
-    return Matches(*(np.concatenate(part) for part in zip(*found, strict=True)))
+    none = np.zeros(0, np.float32)
+    return Matches(*(np.concatenate([none, *(match[part] for match in found)]) for part in range(3)))
 
 
 def motion_error(matches: Matches) -> float:
@@ -298,5 +298,5 @@ def _difference(colours: Float, places_N2: Float, first_N3: Float) -> Float:
     return np.abs(sample(colours, places_N2[None])[0] - first_N3).mean(-1)
 
 
-def _length(vectors: Float) -> Float:
+def _length(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.linalg.norm(vectors, axis=-1)
