@@ -1,29 +1,56 @@
 """Tables of verdicts: every row stays, accepted or rejected with its reason; too many are an error."""
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from more4d.settings import Section
+
 ACCEPTED = "accepted"
 REJECTED = "rejected"
+_SETTINGS = b"more4d.settings"
+_NO_JUDGES = {"max_rejected_share", "commercial_only", "server", "external"}
+"""Settings by which no row is judged. They stay out of the table: machines, paths and prices are nothing to hand on, and
+where they alone change, the table and everything made from it stay as they are."""
 
 
 class TooManyRejectsError(ValueError):
     """More rows were rejected than the parameters allow, or nothing is left; the message says why."""
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write Parquet without pandas' index; the same rows give the same bytes."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+def write_table(path: Path, table: pd.DataFrame, settings: Section | None = None) -> None:
+    """Write Parquet without pandas' index; the same rows and settings give the same bytes.
+
+    `settings` are those by which the rows were judged, for `read_settings`.
+    """
+    metadata = None
+    if settings is not None:
+        values = settings.model_dump(mode="json", exclude=_NO_JUDGES)
+        metadata = {_SETTINGS: json.dumps(values, sort_keys=True).encode()}
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(metadata)
     pq.write_table(arrow, path, compression="zstd")
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """The rows of a Parquet file."""
     return pq.read_table(path).to_pandas()
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """By what the rows of a Parquet file were judged; {} where it does not say. Raises ValueError where it is damaged."""
+    text = (pq.read_schema(path).metadata or {}).get(_SETTINGS, b"{}")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the settings in {path} are not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"the settings in {path} are no table of names and values")
+    return values
 
 
 def read_accepted(path: Path) -> pd.DataFrame:

@@ -58,7 +58,7 @@ class CaptionsStage(Stage[CaptionsParams]):
         about = {"captioner": writer.name, "captioner_version": writer.version, "model": writer.model}
         rows = [_row(answer, own[answer.clip_id], about, params) for answer in writer.caption_all(requests)]
         table = pd.DataFrame(rows)
-        write_table(context.outputs["captions"] / "captions.parquet", table)
+        write_table(context.outputs["captions"] / "captions.parquet", table, params)
         counts = require_accepted(table, stage=self.name, max_rejected_share=params.max_rejected_share)
         return {**counts, "mean_words": _mean_words(rows), **answer_metrics(rows)}
 

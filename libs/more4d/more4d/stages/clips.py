@@ -84,7 +84,7 @@ class ClipsStage(Stage[ClipsParams]):
                 rows.append(item.row)
         _reject_duplicates(rows, folder, context.params.max_duplicate_distance)
         table = pd.DataFrame(rows)
-        write_table(folder / "clips.parquet", table)
+        write_table(folder / "clips.parquet", table, context.params)
         counts = require_accepted(table, stage=self.name, max_rejected_share=context.params.max_rejected_share)
         return {**counts, "videos": len(videos), **_count_reasons(rows)}
 

@@ -69,7 +69,7 @@ class TracksStage(Stage[TracksParams]):
                 (folder / f"{row['clip_id']}.safetensors").write_bytes(data)
             rows.append(row)
         table = pd.DataFrame(rows)
-        write_table(folder / "tracks.parquet", table)
+        write_table(folder / "tracks.parquet", table, params)
         counts = require_accepted(table, stage=self.name, max_rejected_share=params.max_rejected_share)
         means = {key: float(np.nanmean([row[key] for row in rows])) for key in ("visible_share", "moving_share")}
         return {**counts, **means}

@@ -85,7 +85,7 @@ class TrajsceneStage(Stage[TrajsceneParams]):
             samples[split] = manifest["splits"][split]["samples"]
             size += manifest["splits"][split]["bytes"]
         table = pd.DataFrame(rows)
-        write_table(folder / "verdicts.parquet", table)
+        write_table(folder / "verdicts.parquet", table, params)
         counts = require_accepted(table, stage=self.name, max_rejected_share=params.max_rejected_share)
         measures = {f"median_{key}": float(np.nanmedian([row[key] for row in rows])) for key in _MEASURES}
         return {**counts, **samples, "megabytes": round(size / 1e6, 3), **measures}
