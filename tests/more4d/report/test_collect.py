@@ -45,6 +45,14 @@ def test_everything_in_a_workspace_is_found(workspace: Path) -> None:
     assert data.times == (StageTime("clips", 2.0), StageTime("strag", 12.5))
 
 
+def test_the_page_of_the_curated_data_is_named_where_there_is_one(tmp_path: Path) -> None:
+    assert collect(tmp_path).data_report == ""
+    (tmp_path / "results" / "data").mkdir(parents=True)
+    (tmp_path / "results" / "data" / "index.html").write_text("<p>data")
+    data = collect(tmp_path)
+    assert (tmp_path / "results" / data.data_report).read_text() == "<p>data"
+
+
 def test_every_maker_is_named_once(workspace: Path) -> None:
     assert collect(workspace).acknowledgements == (
         Acknowledgement("a test", "nobody", "CC0-1.0"),

@@ -30,6 +30,11 @@ def test_every_part_is_on_the_page(open_page: OpenPage, make_scene: MakeScene, m
     assert page.locator("#training svg").count() == 1 and page.locator("#evaluation svg").count() == 1
 
 
+def test_the_page_leads_to_that_of_the_curated_data_where_there_is_one() -> None:
+    link = '<a href="data/index.html">'
+    assert link in render_page(PageData(data_report="data/index.html")) and link not in render_page(PageData())
+
+
 def test_videos_play_and_the_camera_can_be_chosen(open_page: OpenPage, make_scene: MakeScene) -> None:
     page = open_page(scene_page(make_scene()))
     loaded = (

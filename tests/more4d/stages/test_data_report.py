@@ -3,13 +3,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from more4d.presets import TINY
+from more4d.data.tables import read_table, write_table
 from more4d.stages.base import MissingInputError, StageResult, VideoSpec, fingerprint, run_stage
-from more4d.stages.data_report import LIMITS_OF, STAGE, DataReportParams
+from more4d.stages.clips import ClipsParams
+from more4d.stages.data_report import STAGE, DataReportParams
 from pydantic import ValidationError
 
-from tests.more4d.report.curated.conftest import run_tables, write_workspace
+from tests.more4d.report.curated.conftest import SETTINGS, run_tables, write_workspace
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made / "datasets", tmp_path / "datasets")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(TINY))
     return tmp_path
 
 
@@ -39,7 +38,7 @@ def test_the_stage_writes_the_page_and_counts(root: Path) -> None:
     }  # fmt: skip
     assert json.loads((root / "results/metrics/data_report.json").read_text()) == metrics
     html = (folder / "index.html").read_text()
-    assert "<li><span>preset</span> tiny</li>" in html and "at most 0.01" in html
+    assert "<li><span>seed</span> 0</li>" in html and "at most 0.01" in html
 
 
 def test_a_rerun_gives_the_same_bytes_with_any_number_of_workers(root: Path) -> None:
@@ -49,9 +48,11 @@ def test_a_rerun_gives_the_same_bytes_with_any_number_of_workers(root: Path) -> 
     assert fingerprint(root / "results" / "data") == before
 
 
-def test_limits_are_those_of_params_yaml(root: Path) -> None:
-    changed = TINY | {"clips": TINY["clips"] | {"filters": TINY["clips"]["filters"] | {"min_motion": 0.123}}}
-    (root / "params.yaml").write_text(yaml.safe_dump(changed))
+def test_limits_are_those_by_which_the_table_was_judged(root: Path) -> None:
+    clips, path = SETTINGS["clips"], root / "datasets" / "clips" / "clips.parquet"
+    judged_by = ClipsParams.model_validate(clips | {"filters": clips["filters"] | {"min_motion": 0.123}})
+    write_table(path, read_table(path), judged_by)
+    (root / "params.yaml").write_text("clips: {filters: {min_motion: 0.456}}")
     run(root)
     assert "at least 0.123" in (root / "results/data/index.html").read_text()
 
@@ -61,19 +62,6 @@ def test_a_stage_that_has_not_run_is_named(root: Path, stage: str) -> None:
     shutil.rmtree(root / "datasets" / stage)
     with pytest.raises(MissingInputError, match=f"stage data_report: input {stage} is missing"):
         run(root)
-
-
-def test_missing_or_wrong_parameters_are_refused_by_name(root: Path) -> None:
-    (root / "params.yaml").write_text(yaml.safe_dump({name: TINY[name] for name in ("clips", "captions", "trajscene")}))
-    with pytest.raises(ValueError, match=r"params\.yaml has no valid section tracks"):
-        run(root)
-    (root / "params.yaml").unlink()
-    with pytest.raises(ValueError, match=r"params\.yaml is missing; write it from a preset"):
-        run(root)
-
-
-def test_dvc_is_told_every_section_that_the_page_states() -> None:
-    assert STAGE.other_params == ("preset", *LIMITS_OF)
 
 
 def test_a_negative_gallery_is_refused() -> None:

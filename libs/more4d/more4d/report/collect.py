@@ -22,6 +22,8 @@ LINEAGE = (
     "strag", "vism", "samples", "evaluation", "scenes",
 )  # fmt: skip
 _CURVES = {"motion_vae": "Motion VAE", "strag": "4D-STraG", "vism": "4D-ViSM"}
+_DATA_REPORT = "data/index.html"
+"""Of stage data_report, in the folder of results."""
 
 T = TypeVar("T")
 
@@ -47,6 +49,7 @@ def collect(root: Path) -> PageData:
         funnel=part(collect_funnel),
         times=part(collect_times),
         acknowledgements=part(collect_acknowledgements),
+        data_report=_DATA_REPORT if (root / "results" / _DATA_REPORT).is_file() else "",
         problems=tuple(problems),
     )
 

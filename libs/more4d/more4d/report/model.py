@@ -129,5 +129,7 @@ class PageData:
     funnel: tuple[FunnelStep, ...] = ()
     times: tuple[StageTime, ...] = ()
     acknowledgements: tuple[Acknowledgement, ...] = ()
+    data_report: str = ""
+    """Where the page of the curated data is, from the result page; "" where there is none."""
     problems: tuple[str, ...] = ()
     """What exists but could not be read, one sentence each."""

@@ -40,6 +40,7 @@ def render_page(data: PageData) -> str:
         times=_times(data.times),
         total_time=duration(sum(time.seconds for time in data.times)),
         acknowledgements=data.acknowledgements,
+        data_report=data.data_report,
         problems=data.problems,
         parts=PARTS,
     )

@@ -14,10 +14,21 @@ from more4d.data.tensors import write_arrays
 from more4d.data.video import write_video
 from more4d.presets import TINY
 from more4d.report.curated.tables import TABLES
+from more4d.settings import Section
+from more4d.stages.captions import CaptionsParams
+from more4d.stages.clips import ClipsParams
+from more4d.stages.tracks import TracksParams
+from more4d.stages.trajscene import TrajsceneParams
 
 HOSTILE = """</td></script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">{{ 7*7 }}<!--'"&"""
 FORMULA = '=HYPERLINK("http://example.com", "cats")'
-SETTINGS = {name: TINY[name] for name in ("clips", "captions", "tracks", "trajscene")}
+PARAMS: dict[str, Section] = {
+    "clips": ClipsParams.model_validate(TINY["clips"]),
+    "captions": CaptionsParams.model_validate(TINY["captions"]),
+    "tracks": TracksParams.model_validate(TINY["tracks"]),
+    "trajscene": TrajsceneParams.model_validate(TINY["trajscene"]),
+}
+SETTINGS = {name: params.model_dump() for name, params in PARAMS.items()}
 MakeTables = Callable[..., dict[str, pd.DataFrame]]
 
 
@@ -82,7 +93,7 @@ def write_workspace(root: Path, tables: dict[str, pd.DataFrame]) -> Path:
     for stage, name in TABLES.items():
         folder = root / "datasets" / stage
         (folder / "clips").mkdir(parents=True)
-        write_table(folder / name, tables[stage])
+        write_table(folder / name, tables[stage], PARAMS.get(stage))
     for row in tables["source"].to_dict("records"):
         if row["verdict"] == "accepted":
             write_video(root / "datasets/source" / row["contentUrl"], video, 8.0, lossless=True)

@@ -12,6 +12,7 @@ from more4d.report.curated.gallery import choose, draw, jobs
 from more4d.report.curated.journey import follow
 from more4d.report.curated.page import Limits, chosen_rows, gather, write_report
 from more4d.report.curated.reasons import reason_kinds
+from more4d.report.curated.scores import read_limits
 from more4d.report.curated.tables import TABLES, read_tables
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -19,7 +20,6 @@ from playwright.sync_api import Browser, Page
 from tests.more4d.report.curated.conftest import (
     FORMULA,
     HOSTILE,
-    SETTINGS,
     clip_row,
     make_tables,
     source_row,
@@ -32,7 +32,7 @@ SOME = Limits(rendered=10, real=10, listed=10)
 
 def report(root: Path, out: Path, limits: Limits = SOME) -> Path:
     folders = {stage: root / "datasets" / stage for stage in TABLES}
-    facts = gather(read_tables(folders), SETTINGS, folders["trajscene"], preset="tiny", seed=0, limits=limits)
+    facts = gather(read_tables(folders), read_limits(folders), folders["trajscene"], seed=0, limits=limits)
     out.mkdir(exist_ok=True)
     write_report(facts, map(draw, jobs(chosen_rows(facts), folders, facts.tables)), out, limits)
     return out
@@ -67,7 +67,7 @@ def page(browser: Browser, folder: Path) -> Iterator[Page]:
 def test_the_page_says_what_became_of_every_row(page: Page) -> None:
     text = page.locator("body").inner_text()
     for words in (
-        "preset tiny", "6 source rows gave 5 videos, these 7 windows, and these 3 samples", "5 of 6 rows (83.3%), 1 rejected",
+        "seed 0", "6 source rows gave 5 videos, these 7 windows, and these 3 samples", "5 of 6 rows (83.3%), 1 rejected",
         "4 of 7 windows (57.1%), 3 rejected", "only 23% of the points are visible (below 30%)", "gone.mp4 does not exist",
         "not for commercial use", "Every row and every window has a verdict", "street-00004",
     ):  # fmt: skip

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from more4d.data.tables import read_table, write_table
 from more4d.report.curated.charts import bin_edges, histogram_svg
-from more4d.report.curated.scores import SCORES, Distribution, Score, distributions, limit
+from more4d.report.curated.scores import LIMITED, SCORES, Distribution, Score, distributions, limit, read_limits
+from more4d.report.curated.tables import TABLES
 
-from tests.more4d.report.curated.conftest import SETTINGS
+from tests.more4d.report.curated.conftest import PARAMS, SETTINGS
 
 Tables = dict[str, pd.DataFrame]
 
@@ -17,18 +21,27 @@ def test_each_score_is_found_with_its_limits_and_what_is_beyond(some_tables: Tab
     assert found["words"].values.tolist() == [6.0] * 4 and found["words"].low == 3
 
 
-def test_every_limit_of_the_table_of_scores_is_a_parameter_of_the_preset() -> None:
-    from more4d.stages.data_report import LIMITS_OF
-
-    settings = {name: section.model_validate(SETTINGS[name]).model_dump() for name, section in LIMITS_OF.items()}
-    for score in SCORES:
-        assert score.stage in settings or not (score.low or score.high)
-        limit(settings, score.low)
-        limit(settings, score.high)
+def test_every_limit_of_the_table_of_scores_is_in_the_table_of_its_stage(some_workspace: Path) -> None:
+    settings = read_limits({stage: some_workspace / "datasets" / stage for stage in TABLES})
+    assert set(settings) == set(LIMITED) == set(PARAMS)
+    drawn = [path for score in SCORES for path in (score.low, score.high) if path]
+    assert len(drawn) >= 16 and all(limit(settings, path) == limit(SETTINGS, path) for path in drawn)
+    assert all(path.split(".")[0] == score.stage for score in SCORES for path in (score.low, score.high) if path)
 
 
-def test_a_limit_that_is_no_parameter_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"no number clips\.filters\.min_magic"):
+@pytest.mark.parametrize("stage", LIMITED)
+def test_a_table_without_its_settings_is_refused_by_name(some_workspace: Path, tmp_path: Path, stage: str) -> None:
+    table = some_workspace / "datasets" / stage / TABLES[stage]
+    write_table(tmp_path / TABLES[stage], read_table(table))
+    folders = {name: some_workspace / "datasets" / name for name in TABLES} | {stage: tmp_path}
+    with pytest.raises(ValueError, match=rf"{TABLES[stage]} does not say by .* run stage {stage} again"):
+        read_limits(folders)
+
+
+def test_a_limit_that_is_no_setting_is_refused_by_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"no number clips\.filters\.min_magic .* of stage clips: run that stage again"
+    ):
         limit(SETTINGS, "clips.filters.min_magic")
 
 

@@ -42,7 +42,6 @@ class Limits:
 class Facts:
     """Everything the page says, without the pictures."""
 
-    preset: str
     seed: int
     settings: Mapping[str, Any]
     tables: Tables
@@ -54,15 +53,13 @@ class Facts:
     choice: Choice
 
 
-def gather(
-    tables: Tables, settings: Mapping[str, Any], trajscene: Path, *, preset: str, seed: int, limits: Limits
-) -> Facts:
-    """What the tables say. Raises ValueError where they are of different runs or a limit is no parameter."""
+def gather(tables: Tables, settings: Mapping[str, Any], trajscene: Path, *, seed: int, limits: Limits) -> Facts:
+    """What the tables say; `settings` by stage. Raises ValueError where runs are mixed or a limit is no setting."""
     journey = follow(tables)
     kinds, licences = reason_kinds(journey), licence_counts(journey, tables)
     stored = {split: int(part["samples"]) for split, part in read_manifest(str(trajscene))["splits"].items()}
     return Facts(
-        preset, seed, settings, tables, journey, kinds, distributions(tables, settings), licences,
+        seed, settings, tables, journey, kinds, distributions(tables, settings), licences,
         findings(journey, tables, settings, stored, licences),
         choose(journey, kinds, rendered=limits.rendered, real=limits.real, seed=seed),
     )  # fmt: skip
@@ -92,7 +89,7 @@ def render_page(facts: Facts, items: list[dict[str, Any]], refused: pd.DataFrame
         .render(
             styles=asset("page.css") + asset("data.css"), script=script,
             policy=content_policy(script, "'self' file: data:"), dash=_DASH,
-            preset=facts.preset, seed=facts.seed, findings=facts.findings,
+            seed=facts.seed, findings=facts.findings,
             funnel=_funnel(funnel(journey)), splits=_funnel_table(funnels_by(journey, ["origin", "split"])),
             by_source=_funnel_table(funnels_by(journey, ["source_table"])),
             reasons=_reasons(facts.kinds, anchors), charts=[_chart(found) for found in facts.found],

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from more4d.data.tables import ACCEPTED
-from more4d.report.curated.tables import Tables, column, text_of
+from more4d.data.tables import ACCEPTED, read_settings
+from more4d.report.curated.tables import TABLES, Tables, column, text_of
 
 
 @dataclass(frozen=True)
 class Score:
-    """A column of a stage's table; `low` and `high` are the parameters (stage.group.name) that limit it, "" for none."""
+    """A column of a stage's table; `low` and `high` are the settings (stage.group.name) that limit it, "" for none."""
 
     stage: str
     column: str
@@ -59,6 +60,8 @@ SCORES = (
           digits=1),
 )  # fmt: skip
 """In the order of the page. A column that a stage adds is shown by a line here; until then without limit and unit."""
+LIMITED = tuple(dict.fromkeys(score.stage for score in SCORES if score.low or score.high))
+"""The stages that limit a score; their tables say by which settings."""
 _UNLISTED = ("clips", "depth", "tracks", "trajscene")
 _NO_SCORES = {"source_row", "start_frame", "start_seconds", "fps"}
 
@@ -85,15 +88,26 @@ class Distribution:
         return float(np.quantile(self.values, share)) if len(self.values) else None
 
 
+def read_limits(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The settings of LIMITED by stage, as their tables have them. Raises ValueError where one has none."""
+    settings = {stage: read_settings(folders[stage] / TABLES[stage]) for stage in LIMITED}
+    for stage, values in settings.items():
+        if not values:
+            path = folders[stage] / TABLES[stage]
+            raise ValueError(f"{path} does not say by which settings it was judged: run stage {stage} again")
+    return settings
+
+
 def limit(settings: Mapping[str, Any], path: str) -> float | None:
-    """The value of a parameter by its dotted path, None for "". Raises ValueError where there is no such number."""
+    """The value of a setting by its dotted path, None for "". Raises ValueError where there is no such number."""
     value: Any = settings
     for key in path.split(".") if path else ():
         value = value.get(key) if isinstance(value, Mapping) else None
     if not path:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"no number {path} among the parameters of the stages: the report cannot draw that limit")
+        stage = path.split(".", maxsplit=1)[0]
+        raise ValueError(f"no number {path} among the settings in the table of stage {stage}: run that stage again")
     return float(value)
 
 
