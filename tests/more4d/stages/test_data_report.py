@@ -10,6 +10,7 @@ from more4d.stages.data_report import STAGE, DataReportParams
 from pydantic import ValidationError
 
 from tests.more4d.report.curated.conftest import SETTINGS, run_tables, write_workspace
+from tests.more4d.stages.conftest import Lineage
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,21 @@ def test_limits_are_those_by_which_the_table_was_judged(root: Path) -> None:
     (root / "params.yaml").write_text("clips: {filters: {min_motion: 0.456}}")
     run(root)
     assert "at least 0.123" in (root / "results/data/index.html").read_text()
+
+
+def test_the_stages_write_down_the_limits_that_the_page_draws(branch: Lineage) -> None:
+    run(branch.root)
+    html = (branch.root / "results/data/index.html").read_text()
+    for rule in ("at most 0.35", "0.08 to 0.95", "at most 200", "at least 0.1", "at least 5"):
+        assert rule in html
+
+
+def test_a_share_of_rejects_that_is_allowed_changes_no_table(branch: Lineage) -> None:
+    before = fingerprint(branch.root / "datasets" / "captions")
+    branch.run("captions", max_rejected_share=0.9)
+    assert fingerprint(branch.root / "datasets" / "captions") == before
+    branch.run("captions", max_characters=199)
+    assert fingerprint(branch.root / "datasets" / "captions") != before
 
 
 @pytest.mark.parametrize("stage", STAGE.inputs)
