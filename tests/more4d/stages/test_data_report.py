@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 from more4d.data.tables import read_table, write_table
+from more4d.report.curated.scores import read_limits
 from more4d.stages.base import MissingInputError, StageResult, VideoSpec, fingerprint, run_stage
 from more4d.stages.clips import ClipsParams
 from more4d.stages.data_report import STAGE, DataReportParams
 from pydantic import ValidationError
 
 from tests.more4d.report.curated.conftest import SETTINGS, run_tables, write_workspace
-from tests.more4d.stages.conftest import Lineage
+from tests.more4d.stages.conftest import QUALITY, Lineage
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,10 @@ def test_limits_are_those_by_which_the_table_was_judged(root: Path) -> None:
 def test_the_stages_write_down_the_limits_that_the_page_draws(branch: Lineage) -> None:
     run(branch.root)
     html = (branch.root / "results/data/index.html").read_text()
-    for rule in ("at most 0.35", "0.08 to 0.95", "at most 200", "at least 0.1", "at least 5"):
+    for rule in ("at most 0.35", "0.08 to 0.95", "at most 200", "at least 0.1"):
         assert rule in html
+    written = read_limits({name: branch.root / path for name, path in STAGE.inputs.items()})
+    assert written["trajscene"]["quality"] == QUALITY
 
 
 def test_a_share_of_rejects_that_is_allowed_changes_no_table(branch: Lineage) -> None:
