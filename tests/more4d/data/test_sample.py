@@ -85,6 +85,21 @@ def test_what_unpacks_to_more_than_its_header_says_is_refused_and_not_unpacked(
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("frames", "found"), [((2000, 32, 48), r"\[6, 32, 48, 3\]"), ((20, 600, 800), r"\[1, 600, 800, 3\]")]
+)
+def test_a_video_longer_or_larger_than_its_header_says_is_refused_and_not_decoded(
+    make_sample: MakeSample, frames: tuple[int, ...], found: str
+) -> None:
+    bomb = encode_video(np.zeros((*frames, 3), np.uint8), 8)
+    back = decode_sample(encode_sample(make_sample()) | {"video.mp4": bomb})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"its video\.mp4 is {found} or longer, its header wants \[5, 32, 48, 3\]"):
+        _ = back.video
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
 def test_same_sample_gives_the_same_bytes(make_sample: MakeSample) -> None:
     assert encode_sample(make_sample()) == encode_sample(make_sample())
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from more4d.data.deferred import deferrable, deferred, is_deferred
 from more4d.data.inflate import inflate
 from more4d.data.tracks_codec import decode_tracks, encode_tracks
-from more4d.data.video import encode_video, read_video
+from more4d.data.video import encode_video, iter_frames, read_video
 
 SCHEMA_VERSION = 2
 """What is written. Version 1 had deflated tracks, and an index a shard instead of one for all."""
@@ -208,13 +208,25 @@ def _decode_view(stored: _Stored, prefix: str, header: Mapping[str, Any]) -> Sam
 
 
 def _read_video(sample_id: str, name: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    video = np.empty((*shape, 3), np.uint8)
     try:
-        video = read_video(data)[0]
+        found = _fill(video, data)
     except ValueError as error:
         raise ValueError(f"sample {sample_id}: its {name} is damaged: {error}") from error
-    if video.shape != (*shape, 3):
-        raise ValueError(f"sample {sample_id}: its {name} is {list(video.shape)}, its header wants {[*shape, 3]}")
+    if found != video.shape:
+        longer = "" if found[0] < len(video) and found[1:] == video.shape[1:] else " or longer"
+        raise ValueError(f"sample {sample_id}: its {name} is {list(found)}{longer}, its header wants {[*shape, 3]}")
     return video
+
+
+def _fill(video: NDArray[np.uint8], data: bytes) -> tuple[int, ...]:
+    """The shape of what was decoded: reading ends at the first frame of another size, and at the first too many."""
+    count = 0
+    for count, (_, image) in enumerate(iter_frames(data), start=1):
+        if count > len(video) or image.shape != video.shape[1:]:
+            return count, *image.shape
+        video[count - 1] = image
+    return count, *video.shape[1:]
 
 
 def _read_mask(sample_id: str, name: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
