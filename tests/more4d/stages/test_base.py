@@ -37,8 +37,8 @@ class Multiply(Stage[Factor]):
     def run(self, context: Context[Factor]) -> dict[str, float]:
         """The sum of all products."""
         self.work = context.work
-        root = context.inputs["numbers"].parents[1]
-        self.seen_before = contents(root / "results")
+        self.seen_before = contents(context.root / "results")
+        context.spent.append(context.root / "answers")
         store = context.work / "done.json"
         products = json.loads(store.read_text()) if store.exists() else []
         numbers = [int(line) for line in context.inputs["numbers"].read_text().split()]
@@ -202,6 +202,16 @@ def test_the_work_folder_goes_when_the_stage_is_done(tmp_path: Path) -> None:
     stage = Multiply()
     run(workspace(tmp_path), stage)
     assert not stage.work.exists()
+
+
+def test_folders_that_the_stage_gave_up_go_once_its_outputs_are_in_place(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    (tmp_path / "answers").mkdir()
+    with pytest.raises(AssertionError, match="without writing"):
+        run(tmp_path, Multiply(forget="total"))
+    assert (tmp_path / "answers").is_dir()
+    run(tmp_path)
+    assert not (tmp_path / "answers").exists()
 
 
 def test_a_fingerprint_follows_names_and_contents_and_not_the_place(tmp_path: Path) -> None:

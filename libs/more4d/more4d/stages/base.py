@@ -58,6 +58,10 @@ class Context(Generic[P]):
     """Where to write: temporary siblings, swapped into place when `run` returns."""
     work: Path
     """A private folder that survives a kill; the same inputs and parameters find it again."""
+    root: Path
+    """The workspace, which paths in params.yaml are taken from."""
+    spent: list[Path] = field(default_factory=list)
+    """Other folders that the stage wants removed, with `work`, once its outputs are in place."""
 
 
 class Stage(ABC, Generic[P]):
@@ -119,15 +123,15 @@ def _run(stage: Stage, *, params: Section, video: VideoSpec, seed: int, workers:
         _recover(path)
     _require(stage, inputs)
     staging = {key: _staging(final) for key, final in finals.items()}
-    context = Context(
-        params, video, seed, workers, inputs, staging, _work_folder(stage, params, video, seed, inputs, root)
-    )
+    work = _work_folder(stage, params, video, seed, inputs, root)
+    context = Context(params, video, seed, workers, inputs, staging, work, root)
     metrics = stage.run(context)
     for path in staging.values():
         _settle(path)
     for key, final in finals.items():
         _swap(staging[key], final)
-    shutil.rmtree(context.work, ignore_errors=True)
+    for folder in (work, *context.spent):
+        shutil.rmtree(folder, ignore_errors=True)
     result = StageResult(stage.name, metrics, finals, time.monotonic() - started)
     _write_records(result, root)
     return result

@@ -48,10 +48,9 @@ class CaptionsStage(Stage[CaptionsParams]):
     def run(self, context: Context[CaptionsParams]) -> dict[str, float]:
         params = context.params
         clips = read_accepted(context.inputs["clips"] / "clips.parquet").to_dict("records")
-        # .cache/work/<this stage> of the workspace: what models answered is worth more than one run of the stage.
-        root = context.work.parents[2]
-        cache = AnswerCache(root / ".cache" / "answers")
-        prompt_file = root / params.prompt_file if params.prompt_file else None
+        # Not in context.work: what models answered is worth more than one run of the stage.
+        cache = AnswerCache(context.root / ".cache" / "answers")
+        prompt_file = context.root / params.prompt_file if params.prompt_file else None
         writer = captioner(params.captioner, params.server, cache, params.frames, prompt_file)
         requests = [CaptionRequest(c["clip_id"], context.inputs["clips"] / c["path"], c["name"]) for c in clips]
         own = {r.clip_id: r.table_caption for r in requests}

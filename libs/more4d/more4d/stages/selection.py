@@ -46,10 +46,9 @@ class SelectionStage(Stage[SelectionParams]):
     def run(self, context: Context[SelectionParams]) -> dict[str, float]:
         params = context.params
         captions = read_accepted(context.inputs["captions"] / "captions.parquet").to_dict("records")
-        # .cache/work/<this stage> of the workspace: what models answered is worth more than one run of the stage.
-        root = context.work.parents[2]
-        cache = AnswerCache(root / ".cache" / "answers")
-        prompt_files = {name: root / path for name, path in params.prompt_files.items()}
+        # Not in context.work: what models answered is worth more than one run of the stage.
+        cache = AnswerCache(context.root / ".cache" / "answers")
+        prompt_files = {name: context.root / path for name, path in params.prompt_files.items()}
         chosen = judge(params.judge, params.server, cache, prompt_files)
         judgements = chosen.judge_all((row["clip_id"], row["caption"]) for row in captions)
         about = {"judge": chosen.name, "judge_version": chosen.version, "model": chosen.model}
