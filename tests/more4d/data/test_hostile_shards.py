@@ -1,9 +1,11 @@
 """Claims about folders of shards that somebody made to do harm: each is refused by name."""
 
+import base64
 import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,85 @@ def test_a_header_that_claims_the_impossible_is_refused_before_memory_is_taken(
 ) -> None:
     files = encode_sample(make_sample())
     header = json.loads(files["json"]) | {"shape": shape}
-    with pytest.raises(ValueError, match="sample a-00000 claims to be"):
+    with pytest.raises(ValueError, match="sample a-00000: its header is wrong: shape"):
         decode_sample(files | {"json": json.dumps(header).encode()})
+
+
+HEADERS: dict[str, tuple[dict[str, Any], str]] = {
+    "a split that nobody reads": ({"split": "nonsense"}, "split: Input should be 'train' or 'val'"),
+    "a kind that nobody knows": ({"kind": "zzz"}, "kind: Input should be 'rendered', 'real' or 'distractor'"),
+    "words for a rate": ({"fps": "8"}, "fps: Input should be a valid number"),
+    "a rate that is none": ({"fps": float("nan")}, "fps: Input should be"),
+    "a rate of zero": ({"fps": 0}, "fps: Input should be greater than 0"),
+    "a number for a caption": ({"caption": 5}, "caption: Input should be a valid string"),
+    "a number for the id": ({"id": 5}, "id: Input should be a valid string"),
+    "yes for a version": ({"schema_version": True}, "schema_version: Input should be a valid integer"),
+    "a flat camera": ({"intrinsics": [1, 2, 3]}, "intrinsics.0: Input should be a valid list"),
+    "a camera of words": ({"intrinsics": [["a"] * 3] * 3}, "intrinsics.0.0: Input should be a valid number"),
+    "a shape in words": ({"shape": "5x32x48"}, "shape: Input should be a valid list"),
+    "views in a list": ({"views": ["static"]}, "views: Input should be a valid dictionary"),
+    "a view that says nothing": ({"views": {"static": {}}}, "views.static.truth: Field required"),
+    "tracks without scales": ({"tracks": {"codec": "pcodec"}}, "tracks.camera: Field required"),
+    "no tracks": ({"tracks": None}, "tracks: Input should be"),
+    "provenance in a list": ({"provenance": []}, "provenance: Input should be a valid dictionary"),
+    "what nobody asked for": ({"hook": "x"}, "hook: Extra inputs are not permitted"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_malformed_header_is_refused_with_the_sample_and_the_field(
+    make_sample: Callable[..., Sample], name: str
+) -> None:
+    changes, reason = HEADERS[name]
+    files = encode_sample(make_sample())
+    header = json.loads(files["json"]) | changes
+    with pytest.raises(ValueError, match=f"sample {header['id']}: its header is wrong: .*{reason}"):
+        decode_sample(files | {"json": json.dumps(header).encode()})
+
+
+@pytest.mark.parametrize("focal", [0, float("inf"), "48"])
+def test_tracks_that_no_camera_made_are_refused(make_sample: Callable[..., Sample], focal: object) -> None:
+    files = encode_sample(make_sample())
+    header = json.loads(files["json"])
+    header["tracks"]["camera"][0] = focal
+    with pytest.raises(ValueError, match=r"sample a-00000: its header is wrong: tracks\.camera"):
+        decode_sample(files | {"json": json.dumps(header).encode()})
+
+
+@pytest.mark.parametrize("field", ["id", "fps", "caption", "intrinsics", "kind", "split", "shape", "tracks", "views"])
+def test_a_header_that_lacks_a_field_is_refused(make_sample: Callable[..., Sample], field: str) -> None:
+    files = encode_sample(make_sample())
+    header = json.loads(files["json"])
+    del header[field]
+    with pytest.raises(ValueError, match=f"its header is wrong: {field}: Field required"):
+        decode_sample(files | {"json": json.dumps(header).encode()})
+
+
+@pytest.mark.parametrize("data", [b"", b"[" * 100_000, b"9" * 5000, b"\x80\x04K\x01.", b"[1]", b"null"])
+def test_a_header_that_is_no_json_object_is_refused(make_sample: Callable[..., Sample], data: bytes) -> None:
+    with pytest.raises(ValueError, match="a sample's header is no JSON"):
+        decode_sample(encode_sample(make_sample()) | {"json": data})
+
+
+def test_a_header_of_schema_version_1_is_still_read(make_sample: Callable[..., Sample]) -> None:
+    stored = json.loads((Path(__file__).parent / "tracks_v1.json").read_text())
+    tracks = {f"tracks_{name}.bin": base64.b64decode(data) for name, data in stored["files"].items()}
+    files = encode_sample(make_sample())
+    header = json.loads(files["json"]) | {"schema_version": 1, "tracks": stored["header"]}
+    files |= {"json": json.dumps(header).encode(), **tracks}
+    assert decode_sample(files).caption == "a patch moves"
+    for name in tracks:
+        for data, reason in ((zlib.compress(bytes(50_000_000), 9), "more than the"), (b"xx", "damaged")):
+            with pytest.raises(ValueError, match=f"sample a-00000: the sample's tracks are damaged.*{reason}"):
+                decode_sample(files | {name: data})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("tracks_steps.bin", "the sample's tracks"), ("view_static.camera.bin", "is 1 bytes")]
+)
+def test_damaged_arrays_name_their_sample(make_sample: Callable[..., Sample], name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"sample a-00000: .*{reason}"):
+        decode_sample(encode_sample(make_sample()) | {name: b"x"})
 
 
 def test_a_sample_may_not_have_a_name_that_leaves_the_folder(

@@ -17,10 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from more4d.data.header import require_id
 from more4d.data.layout import Folder
 from more4d.data.safe_pickle import load_arrays
 from more4d.data.safe_tar import ArchiveError, ArchiveLimits, iter_members
-from more4d.data.sample import Sample, encode_sample, require_id
+from more4d.data.sample import Sample, encode_sample
 from more4d.data.tables import require_accepted, verdict
 from more4d.data.video import probe_video, read_video
 from more4d.data.writer import EncodedSample, ShardRecord, finished_shard, seal, write_shard

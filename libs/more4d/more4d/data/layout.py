@@ -16,7 +16,7 @@ import tenacity
 from fsspec.implementations.local import LocalFileSystem
 
 from more4d.data.atomic import atomic_file, atomic_write_bytes
-from more4d.data.sample import require_schema
+from more4d.data.header import require_schema
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20

@@ -4,8 +4,6 @@ Shape letters: T frames, H height, W width.
 """
 
 import json
-import math
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from more4d.data.deferred import deferrable, deferred, is_deferred
+from more4d.data.header import SCHEMA_VERSION, TracksHeader, ViewHeader, read_header, require_id
 from more4d.data.inflate import inflate
 from more4d.data.tracks_codec import decode_tracks, encode_tracks
 from more4d.data.video import encode_video, iter_frames, read_video
-
-SCHEMA_VERSION = 2
-"""What is written. Version 1 had deflated tracks, and an index a shard instead of one for all."""
-READABLE = (1, 2)
-MAX_POINTS = 500_000_000
-"""Of a sample, over all its frames: fifty times the paper's 49x336x596."""
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,79}")
 
 
 @deferrable("video", "render", "render_mask")
@@ -79,20 +71,6 @@ class Sample:
         _require_shapes(self, frames, height, width)
 
 
-def require_id(sample_id: str) -> None:
-    """Raises ValueError unless the id can be a file name: letters, digits, `_` and `-`, at most 80."""
-    if not _ID.fullmatch(sample_id):
-        raise ValueError(f"{sample_id!r} cannot be a sample's id: use letters, digits, _ and -, at most 80")
-
-
-def require_schema(header: Mapping[str, Any], name: str) -> None:
-    """Raises ValueError unless the header's schema_version is one that this code reads."""
-    found = header.get("schema_version")
-    if found not in READABLE:
-        known = " and ".join(map(str, READABLE))
-        raise ValueError(f"{name} has schema version {found}, this code reads {known}: update it")
-
-
 def encode_sample(sample: Sample, clip: bytes | None = None) -> dict[str, bytes]:
     """Files by extension: exact videos and masks, quantised tracks; the same sample gives the same bytes.
 
@@ -115,43 +93,28 @@ def encode_sample(sample: Sample, clip: bytes | None = None) -> dict[str, bytes]
 def decode_sample(files: Mapping[str, bytes], *, with_views: bool = True) -> Sample:
     """The sample that encode_sample wrote, or, quicker, the sample without its views.
 
-    Raises ValueError on another schema version, a missing file or damaged tracks; on damaged videos and render masks
-    when they are asked for.
+    Raises ValueError, naming the sample, on another schema version, a header that is wrong, a missing file or damaged
+    tracks; on damaged videos and render masks when they are asked for.
     """
-    header = json.loads(_member(files, "json"))
-    require_schema(header, f"sample {header.get('id')}")
-    shape = _shape(header)
-    stored = _Stored(header["id"], files, shape)
-    names = [name for name in header["views"] if with_views]
-    tracks = {key[7:-4]: data for key, data in files.items() if key.startswith("tracks_")}
-    depth, points = decode_tracks(header["tracks"], tracks, shape)
+    header = read_header(_member(files, "json"))
+    stored = _Stored(header.id, files, tuple(header.shape))
+    depth, points = stored.tracks(header.tracks)
     return Sample(
-        id=header["id"],
+        id=header.id,
         video=stored.video("video.mp4"),
-        fps=header["fps"],
-        caption=header["caption"],
-        intrinsics=np.array(header["intrinsics"], np.float32),
+        fps=header.fps,
+        caption=header.caption,
+        intrinsics=np.array(header.intrinsics, np.float32),
         depth=depth,
         points=points,
-        visibility=_read_mask(header["id"], "visibility.bin", _member(files, "visibility.bin"), shape),
+        visibility=_read_mask(header.id, "visibility.bin", _member(files, "visibility.bin"), stored.shape),
         render=stored.video("render.mp4"),
         render_mask=stored.mask("render_mask.bin"),
-        split=header["split"],
-        kind=header["kind"],
-        views={name: _decode_view(stored, f"view_{name}", header["views"][name]) for name in names},
-        provenance=header["provenance"],
+        split=header.split,
+        kind=header.kind,
+        views={name: stored.view(f"view_{name}", view) for name, view in header.views.items() if with_views},
+        provenance=header.provenance,
     )
-
-
-def _shape(header: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(T, H, W) as the header says, before anything of that size is made room for."""
-    shape = header["shape"]
-    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) > MAX_POINTS:
-        raise ValueError(
-            f"sample {header['id']} claims to be {shape}: frames x height x width up to {MAX_POINTS} points"
-        )
-    frames, height, width = shape
-    return frames, height, width
 
 
 def _header(sample: Sample, tracks: Mapping[str, Any]) -> bytes:
@@ -196,15 +159,26 @@ class _Stored:
     def mask(self, name: str) -> NDArray[np.bool_]:
         return deferred(partial(_read_mask, self.id, name, _member(self.files, name), self.shape))
 
+    def tracks(self, header: TracksHeader) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        files = {key[7:-4]: data for key, data in self.files.items() if key.startswith("tracks_")}
+        try:
+            return decode_tracks(header.model_dump(exclude_none=True), files, self.shape)
+        except ValueError as error:
+            raise ValueError(f"sample {self.id}: {error}") from error
 
-def _decode_view(stored: _Stored, prefix: str, header: Mapping[str, Any]) -> SampleView:
-    camera = np.frombuffer(_member(stored.files, f"{prefix}.camera.bin"), "<f4").reshape(stored.shape[0], 4, 4)
-    return SampleView(
-        video=stored.video(f"{prefix}.video.mp4") if header["truth"] else None,
-        camera_to_world=camera.astype(np.float32),
-        render=stored.video(f"{prefix}.render.mp4"),
-        render_mask=stored.mask(f"{prefix}.render_mask.bin"),
-    )
+    def view(self, prefix: str, header: ViewHeader) -> SampleView:
+        return SampleView(
+            video=self.video(f"{prefix}.video.mp4") if header.truth else None,
+            camera_to_world=self._camera(f"{prefix}.camera.bin"),
+            render=self.video(f"{prefix}.render.mp4"),
+            render_mask=self.mask(f"{prefix}.render_mask.bin"),
+        )
+
+    def _camera(self, name: str) -> NDArray[np.float32]:
+        data, frames = _member(self.files, name), self.shape[0]
+        if len(data) != frames * 64:
+            raise ValueError(f"sample {self.id}: its {name} is {len(data)} bytes, its header wants {frames * 64}")
+        return np.frombuffer(data, "<f4").reshape(frames, 4, 4).astype(np.float32)
 
 
 def _read_video(sample_id: str, name: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -3,12 +3,13 @@
 Read only, so that shards written before still train; `more4d data convert` rewrites them.
 """
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from more4d.data.inflate import inflate
 
 
 def decode_tracks_v1(
@@ -16,13 +17,15 @@ def decode_tracks_v1(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """As tracks_codec.decode_tracks, for the files of version 1, none of them missing."""
     frames, height, width = shape
-    codes = _restored(_array(files["depth"], "<i4", (height, width)), axes=(1,))
+    codes = _restored(_array(files, "depth", "<i4", (height, width)), axes=(1,))
     depth = _decode_depth(codes.astype(np.uint16), header["depth_log_low"], header["depth_log_step"])
-    steps = _restored(_array(files["steps"], "<i2", (frames, height, width, 3)), axes=(0, 2))
+    steps = _restored(_array(files, "steps", "<i2", (frames, height, width, 3)), axes=(0, 2))
     points = _dequantise(steps, depth, header)
-    exact_bits = np.frombuffer(zlib.decompress(files["exact_mask"]), np.uint8)
-    exact = np.unpackbits(exact_bits, count=frames * height * width).astype(bool).reshape(shape)
-    points[exact] = np.frombuffer(zlib.decompress(files["exact_points"]), "<f4").reshape(-1, 3)
+    count = frames * height * width
+    exact_bits = np.frombuffer(_unpacked(files, "exact_mask", (count + 7) // 8), np.uint8)
+    exact = np.unpackbits(exact_bits, count=count).astype(bool).reshape(shape)
+    kept = int(np.count_nonzero(exact))
+    points[exact] = np.frombuffer(_unpacked(files, "exact_points", 12 * kept), "<f4").reshape(-1, 3)
     return depth, points
 
 
@@ -51,9 +54,14 @@ def _restored(values: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
     return values
 
 
-def _array(data: bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    planes = np.frombuffer(zlib.decompress(data), np.uint8)
+def _array(files: Mapping[str, bytes], name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     size = np.dtype(dtype).itemsize
-    if planes.size != size * int(np.prod(shape)):
-        raise ValueError(f"the sample's tracks hold {planes.size} bytes where {list(shape)} x {size} are wanted")
+    planes = np.frombuffer(_unpacked(files, name, size * int(np.prod(shape))), np.uint8)
     return np.ascontiguousarray(planes.reshape(size, -1).T).view(dtype).reshape(shape)
+
+
+def _unpacked(files: Mapping[str, bytes], name: str, size: int) -> bytes:
+    try:
+        return inflate(files[name], size)
+    except ValueError as error:
+        raise ValueError(f"the sample's tracks are damaged, their {name} {error}") from error

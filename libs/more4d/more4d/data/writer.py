@@ -9,9 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from more4d.data.header import SCHEMA_VERSION, require_id
 from more4d.data.index import Entry, encode_index
 from more4d.data.layout import MANIFEST, Folder, ShardError, load_manifest
-from more4d.data.sample import SCHEMA_VERSION, Sample, encode_sample, require_id
+from more4d.data.sample import Sample, encode_sample
 
 
 @dataclass(frozen=True)
