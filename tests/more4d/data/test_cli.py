@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from more4d.cli import main
 from more4d.data.reader import TrajSceneDataset
-from more4d.data.sample import Sample
-from more4d.data.writer import write_shards
+from more4d.data.sample import Sample, encode_sample
+from more4d.data.video import encode_video, read_video
+from more4d.data.writer import EncodedSample, write_encoded, write_shards
 
 MakeSample = Callable[..., Sample]
 
@@ -62,6 +63,18 @@ def test_convert_rewrites_shards_elsewhere(shards: Path, tmp_path: Path, capsys:
     assert new.ids == old.ids
     np.testing.assert_array_equal(new[0].video, old[0].video)
     assert "never rewritten in place" in _run(capsys, "convert", str(shards), "--out", str(shards), code=2)
+
+
+def test_convert_keeps_the_clips_own_file(
+    make_sample: MakeSample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = encode_video(make_sample().video, 8, crf=30)
+    sample = replace(make_sample(), video=read_video(clip)[0])
+    encoded = EncodedSample(sample.id, encode_sample(sample, clip))
+    write_encoded([encoded], tmp_path / "old", split="train", shard_bytes=1)
+    _run(capsys, "convert", str(tmp_path / "old"), "--out", str(tmp_path / "new"))
+    assert TrajSceneDataset(tmp_path / "new").read_files(0)["video.mp4"] == clip
+    np.testing.assert_array_equal(TrajSceneDataset(tmp_path / "new")[0].video, sample.video)
 
 
 def test_convert_refuses_what_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,12 +115,13 @@ def _rewrite(source: str, out: str, shard_bytes: int) -> None:
 
 
 def _encoded(dataset: "TrajSceneDataset") -> "Iterator[EncodedSample]":
-    from more4d.data.sample import encode_sample
+    from more4d.data.sample import decode_sample, encode_sample
     from more4d.data.writer import EncodedSample
 
     for i in range(len(dataset)):
-        sample = dataset[i]
-        yield EncodedSample(sample.id, encode_sample(sample))
+        files = dataset.read_files(i)
+        sample = decode_sample(files)
+        yield EncodedSample(sample.id, encode_sample(sample, files["video.mp4"]))
 
 
 def _count(split: str, dataset: "TrajSceneDataset") -> Iterator[dict[str, Any]]:
