@@ -4,19 +4,19 @@ import pytest
 from more4d.evaluation.calibration import FLOW, SOUND, Limits, Size, as_markdown, calibrate, read_params
 from more4d.labeling.broken import BREAKS
 
+SCENES = 12
 LIMITS = Limits.of_params(read_params("tiny", None))
 
 
-def test_depth_and_scale_broken_on_purpose_are_caught_by_their_criteria() -> None:
-    rows = {row["kind"]: row for row in calibrate(2, 3, Size(7, 64, 96), LIMITS, workers=1)}
+def test_what_is_broken_on_purpose_is_caught_by_its_criterion_and_what_is_sound_is_kept() -> None:
+    rows = {row["kind"]: row for row in calibrate(SCENES, 3, Size(13, 64, 96), LIMITS, workers=2)}
     assert list(rows) == [SOUND, FLOW, *BREAKS]
-    for kind in BREAKS:
-        if BREAKS[kind].criterion in ("anomalous_share", "depth_deviation", "scale_change"):
-            assert rows[kind]["caught"][BREAKS[kind].criterion] == 1, kind
-    for name in ("anomalous_share", "depth_deviation", "scale_change"):
-        assert rows[SOUND]["caught"][name] == 0, name
+    # One of so few may be missed; the command counts more.
+    for kind, how in BREAKS.items():
+        assert rows[kind]["caught"][how.criterion] >= 1 - 1 / SCENES, kind
+    assert rows[SOUND]["caught"]["any"] == 0
     table = as_markdown(list(rows.values()), LIMITS)
-    assert "| drifting scale | 2 | 0% | 0% | **100%** |" in table and "| scale change | ≤ 0.25 |" in table
+    assert f"| drifting scale | {SCENES} | 0% | 0% | **100%** |" in table and "| scale change | ≤ 0.33 |" in table
 
 
 def test_what_cannot_be_calibrated_is_refused_by_name() -> None:

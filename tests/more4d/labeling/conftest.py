@@ -5,6 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+from more4d.labeling.tracks import TrackLabel
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 32, 48
@@ -35,6 +36,21 @@ def lift_points(intrinsics: NDArray[np.float32]) -> Callable[[NDArray[np.float32
         return np.concatenate([rays * depth[..., None], depth[..., None]], -1).astype(np.float32)
 
     return lift
+
+
+@pytest.fixture(scope="module")
+def sound(
+    intrinsics: NDArray[np.float32], lift_points: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> TrackLabel:
+    """A slope from 3 m to 8 m, and in front of it the clip's patch, going right by two pixels a frame."""
+    depth = np.broadcast_to(np.linspace(8, 3, 32)[:, None], (32, 48)).astype(np.float32).copy()
+    depth[8:24, 8:24] = 2.5
+    points = lift_points(np.repeat(depth[None], 5, 0))
+    points[:, 8:24, 8:24, 0] += np.arange(5)[:, None, None] * 2 * 2.5 / intrinsics[0, 0]
+    visible = np.ones((5, 32, 48), bool)
+    for frame in range(1, 5):
+        visible[frame, 8:24, 24 : 24 + 2 * frame] = False
+    return TrackLabel(points, visible, depth, intrinsics)
 
 
 def _texture(seed: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ FILTERS = {
 }  # fmt: skip
 QUALITY = {
     "min_depth_m": 0.01, "max_depth_m": 10000, "max_depth_jump": 2, "max_anomalous_share": 0.2, "max_depth_deviation": 2,
-    "scale": 1.25, "max_scale_change": 5, "max_motion_error": 5, "max_lost_share": 1,
+    "scale": 1.25, "max_scale_change": 5, "max_flow_error": 2, "max_unexplained_change": 1,
 }  # fmt: skip
 PARAMS: dict[str, dict[str, Any]] = {
     "source": {
@@ -47,7 +47,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         },
     },
     "trajscene": {
-        "views": ["circle_left", "spiral"], "quality": QUALITY, "min_render_psnr": 5, "shard_bytes": 150_000,
+        "views": ["circle_left", "spiral"], "quality": QUALITY, "shard_bytes": 150_000,
         "max_rejected_share": 0.5,
     },
 }  # fmt: skip

@@ -16,22 +16,19 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from more4d.inference.render import render_path
 from more4d.labeling.broken import BREAKS, Labeled, break_sample
 from more4d.labeling.flow_tracker import FlowTrackerParams, lift, track_pixels
-from more4d.labeling.quality import QualityThresholds, judge_tracks, render_psnr
+from more4d.labeling.quality import QualityThresholds, judge_tracks
 from more4d.labeling.tracks import TrackLabel
 from more4d.parallel import ordered_map
 from more4d.presets import PRESETS
 from more4d.scenes import RenderedScene, SceneConfig, render_scene, sample_scene
 
 SOUND, FLOW = "sound", "sound, tracked by flow"
-CRITERIA = ("anomalous_share", "depth_deviation", "scale_change", "motion_error", "lost_share", "render_psnr")
+CRITERIA = ("anomalous_share", "depth_deviation", "scale_change", "flow_error", "unexplained_change")
 FIRST_SEED = 15 * 10**7
 """Apart from the scenes of the lineage and of the tiny base."""
 SEEDS_PER_RUN = 10**4
-_RENDERED = 7
-"""Frames whose render is compared with the clip, spread over it."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +36,17 @@ class Limits:
     """What refuses a sample: the thresholds of a params file."""
 
     quality: QualityThresholds
-    min_render_psnr: float
     flow: FlowTrackerParams
 
     @classmethod
     def of_params(cls, params: Mapping[str, Any]) -> "Limits":
         """Those of sections trajscene and tracks. Raises ValueError saying what is missing or wrong."""
         try:
-            section = params["trajscene"]
-            quality = QualityThresholds.model_validate(section["quality"])
+            quality = QualityThresholds.model_validate(params["trajscene"]["quality"])
             flow = FlowTrackerParams.model_validate(params["tracks"]["flow"])
-            return cls(quality, float(section["min_render_psnr"]), flow)
+            return cls(quality, flow)
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"the parameters need trajscene.quality, .min_render_psnr, tracks.flow: {error}"
-            ) from error
+            raise ValueError(f"the parameters need trajscene.quality and tracks.flow: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -97,8 +90,8 @@ def as_markdown(rows: list[dict[str, Any]], limits: Limits) -> str:
     titles = [name.replace("_", " ") for name in CRITERIA]
     lines = [f"| what was done | samples | {' | '.join(titles)} | any |", "|---" * (len(CRITERIA) + 3) + "|"]
     for row in rows:
-        cells = [_share(row["caught"][name], bold=name == row["criterion"]) for name in CRITERIA]
-        lines.append(f"| {row['kind']} | {row['samples']} | {' | '.join(cells)} | {_share(row['caught']['any'])} |")
+        cells = [_share(row["caught"][name], bold=name == row["criterion"]) for name in (*CRITERIA, "any")]
+        lines.append(f"| {row['kind']} | {row['samples']} | {' | '.join(cells)} |")
     head = "| criterion | limit | sound, 5 / 50 / 95 % | tracked by flow | broken for it |"
     return "\n".join([*lines, "", head, "|---" * 5 + "|", *(_margin(rows, name, limits) for name in CRITERIA)])
 
@@ -107,9 +100,7 @@ def _margin(rows: list[dict[str, Any]], name: str, limits: Limits) -> str:
     """A line of the second table."""
     by_kind = {row["kind"]: _spread(row, name) for row in rows}
     broken = [f"{row['kind']}: {_spread(row, name)}" for row in rows if row["criterion"] == name]
-    limit = (
-        f"≥ {limits.min_render_psnr:g} dB" if name == "render_psnr" else f"≤ {getattr(limits.quality, 'max_' + name):g}"
-    )
+    limit = f"≤ {getattr(limits.quality, 'max_' + name):g}"
     return f"| {name.replace('_', ' ')} | {limit} | {by_kind[SOUND]} | {by_kind[FLOW]} | {'; '.join(broken)} |"
 
 
@@ -132,17 +123,10 @@ def _measure_scene(size: Size, limits: Limits, seed: int) -> list[Measured]:
 
 
 def _measure(kind: str, labeled: Labeled, limits: Limits) -> Measured:
-    """As the stage trajscene judges a sample, which renders every frame."""
-    tracks, video = labeled.tracks, labeled.video
-    quality = judge_tracks(tracks, video, limits.quality)
-    frames = np.unique(np.linspace(0, len(video) - 1, _RENDERED).astype(int))
-    rest = np.repeat(np.eye(4, dtype=np.float32)[None], len(frames), 0)
-    render, covered = render_path(tracks.points[frames], video[0], tracks.intrinsics, rest)
-    values = {name: float(getattr(quality, name)) for name in CRITERIA[:-1]}
-    values["render_psnr"] = render_psnr(render, video[frames], covered)
-    caught = {name for name in CRITERIA[:-1] if not values[name] <= getattr(limits.quality, f"max_{name}")}
-    if not values["render_psnr"] >= limits.min_render_psnr:
-        caught.add("render_psnr")
+    """As the stage trajscene judges a sample."""
+    quality = judge_tracks(labeled.tracks, labeled.video, limits.quality)
+    values = {name: float(getattr(quality, name)) for name in CRITERIA}
+    caught = {name for name in CRITERIA if not values[name] <= getattr(limits.quality, f"max_{name}")}
     return Measured(kind, values, frozenset(caught))
 
 

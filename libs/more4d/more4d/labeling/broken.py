@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from more4d.labeling.tracks import TrackLabel
 
 Float = NDArray[np.float32]
-Criterion = Literal["anomalous_share", "depth_deviation", "scale_change", "motion_error", "lost_share", "render_psnr"]
+Criterion = Literal["anomalous_share", "depth_deviation", "scale_change", "flow_error", "unexplained_change", "any"]
 
 NEAR_INFINITE_M = 1e6
 
@@ -31,7 +31,7 @@ Break = Callable[[Labeled, Labeled, np.random.Generator, float], Labeled]
 
 @dataclass(frozen=True)
 class BreakKind:
-    """A way to break a sample, the criterion made for it, and from which to which strength it happens."""
+    """A way to break a sample, the criterion made for it (or all together), and from which to which strength it happens."""
 
     function: Break
     criterion: Criterion
@@ -161,6 +161,24 @@ def swap_clip(sample: Labeled, other: Labeled, rng: np.random.Generator, strengt
     return replace(sample, video=np.concatenate([sample.video[:first], other.video[first:]]))
 
 
+def stop_tracks(sample: Labeled, other: Labeled, rng: np.random.Generator, strength: float) -> Labeled:
+    """A share `strength` of the points that move stand still, and are said to be seen: a tracker that lost its subject.
+
+    The share is a connected part: those nearest to one moving point.
+    """
+    pixels = _pixels(sample)
+    moves = np.linalg.norm(pixels - pixels[:1], axis=-1).max(0) > 1
+    points, visibility = sample.tracks.points.copy(), sample.tracks.visibility.copy()
+    rows, columns = np.nonzero(moves)
+    if len(rows):
+        middle = rng.integers(len(rows))
+        near = np.argsort(np.hypot(rows - rows[middle], columns - columns[middle]), kind="stable")
+        lost = near[: int(np.ceil(strength * len(near)))]
+        points[:, rows[lost], columns[lost]] = points[0, rows[lost], columns[lost]]
+        visibility[:, rows[lost], columns[lost]] = True
+    return replace(sample, tracks=replace(sample.tracks, points=points, visibility=visibility))
+
+
 BREAKS: dict[str, BreakKind] = {
     "depth spikes": BreakKind(spike_depth, "anomalous_share", 0.08, 0.3),
     "depth zero or infinite": BreakKind(lose_depth, "anomalous_share", 0.08, 0.3),
@@ -168,12 +186,13 @@ BREAKS: dict[str, BreakKind] = {
     "stretched depth": BreakKind(stretch_depth, "depth_deviation", 0.8, 1.2),
     "drifting scale": BreakKind(drift_scale, "scale_change", 0.1, 0.35),
     "drifting scale of a region": BreakKind(drift_region, "scale_change", 0.1, 0.35),
-    "sheared tracks": BreakKind(shear_tracks, "motion_error", 0.3, 0.6),
-    "sliding tracks": BreakKind(slide_tracks, "motion_error", 0.06, 0.15),
-    "shaking tracks": BreakKind(shake_tracks, "motion_error", 0.02, 0.04),
-    "swapped frames": BreakKind(swap_frames, "lost_share", 0.8, 1.0),
-    "tracks of another clip": BreakKind(swap_tracks, "motion_error", 1.0, 1.0),
-    "frames of another clip": BreakKind(swap_clip, "render_psnr", 0.3, 0.7),
+    "sheared tracks": BreakKind(shear_tracks, "flow_error", 0.3, 0.6),
+    "sliding tracks": BreakKind(slide_tracks, "flow_error", 0.06, 0.15),
+    "shaking tracks": BreakKind(shake_tracks, "flow_error", 0.02, 0.04),
+    "swapped frames": BreakKind(swap_frames, "flow_error", 0.5, 1.0),
+    "tracks of another clip": BreakKind(swap_tracks, "any", 1.0, 1.0),
+    "frames of another clip": BreakKind(swap_clip, "unexplained_change", 0.3, 0.7),
+    "tracks that stopped": BreakKind(stop_tracks, "unexplained_change", 0.7, 1.0),
 }
 
 

@@ -23,7 +23,7 @@ from more4d.data.tensors import read_arrays
 from more4d.geometry.paths import CameraName, camera_path, scene_centre
 from more4d.inference.render import render_path
 from more4d.labeling.clips import Clip
-from more4d.labeling.quality import QualityThresholds, judge_tracks, render_psnr
+from more4d.labeling.quality import QualityThresholds, judge_tracks
 from more4d.labeling.tracks import TrackLabel
 from more4d.parallel import ordered_map
 from more4d.settings import Section
@@ -36,9 +36,6 @@ class TrajsceneParams(Section):
     views: tuple[CameraName, ...]
     """Cameras from which the points are rendered besides the clip's own; their truth is kept where it was rendered."""
     quality: QualityThresholds
-    min_render_psnr: float = Field(ge=0)
-    """In dB, of the points rendered into the clip's camera against the clip, where they cover it: not one of the paper's
-    criteria, but the one that sees tracks which belong to other frames."""
     shard_bytes: int = Field(gt=0)
     max_rejected_share: float = Field(ge=0, le=1)
 
@@ -91,7 +88,7 @@ class TrajsceneStage(Stage[TrajsceneParams]):
         return {**counts, **samples, "megabytes": round(size / 1e6, 3), **measures}
 
 
-_MEASURES = ("anomalous_share", "depth_deviation", "scale_change", "motion_error", "lost_share", "render_psnr")
+_MEASURES = ("anomalous_share", "depth_deviation", "scale_change", "flow_error", "unexplained_change")
 
 
 def _jobs(context: Context[TrajsceneParams]) -> list[_Job]:
@@ -133,27 +130,18 @@ def _make(params: TrajsceneParams, tracks_folder: Path, job: _Job) -> _Judged:
     tracks = TrackLabel(arrays["points"], arrays["visibility"].astype(bool), arrays["depth0"], arrays["intrinsics"])
     video = job.clip.frames()
     quality = judge_tracks(tracks, video, params.quality)
-    render, covered = render_path(tracks.points, video[0], tracks.intrinsics, _at_rest(len(video)))
-    psnr = render_psnr(render, video, covered)
-    reasons = list(quality.reasons)
-    if not psnr >= params.min_render_psnr:
-        reasons.append(f"the points' render differs from the clip: {psnr:.1f} dB (below {params.min_render_psnr})")
     row = {
         "clip_id": job.clip.clip_id,
         "videoid": job.row["videoid"],
         "split": job.row["split"],
         "origin": job.clip.origin,
-        "anomalous_share": quality.anomalous_share,
-        "depth_deviation": quality.depth_deviation,
-        "scale_change": quality.scale_change,
-        "motion_error": quality.motion_error,
-        "lost_share": quality.lost_share,
-        "render_psnr": psnr,
-        **verdict(reasons),
+        **{key: getattr(quality, key) for key in _MEASURES},
+        **verdict(list(quality.reasons)),
     }
     if row["verdict"] != ACCEPTED:
         return _Judged(row, None)
-    sample = _sample(params, job, tracks, video, (render, covered), _provenance(job, made_by, row))
+    own = render_path(tracks.points, video[0], tracks.intrinsics, _at_rest(len(video)))
+    sample = _sample(params, job, tracks, video, own, _provenance(job, made_by, row))
     return _Judged(row, EncodedSample(sample.id, encode_sample(sample, job.clip.path.read_bytes())))
 
 

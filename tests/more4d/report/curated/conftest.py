@@ -62,7 +62,13 @@ _STAGE_COLUMNS: dict[str, dict[str, Any]] = {
     "selection": {},
     "depth": {"licence": "MIT", "median_depth_m": 4.0, "focal_px": 90.0, "model": "net"},
     "tracks": {"licence": "MIT", "depth_licence": "MIT", "visible_share": 0.9, "moving_share": 0.2, "tracker": "flow"},
-    "trajscene": {"anomalous_share": 0.0, "depth_deviation": 0.5, "scale_change": 0.001, "render_psnr": 25.0},
+    "trajscene": {
+        "anomalous_share": 0.0,
+        "depth_deviation": 0.5,
+        "scale_change": 0.001,
+        "flow_error": 0.3,
+        "unexplained_change": 0.02,
+    },
 }
 
 

@@ -52,12 +52,10 @@ SCORES = (
           high="trajscene.quality.max_depth_deviation"),
     Score("trajscene", "scale_change", "Change with the scale", "against the first frame's",
           high="trajscene.quality.max_scale_change", digits=4),
-    Score("trajscene", "motion_error", "Colour error of the tracks", "of standing still's",
-          high="trajscene.quality.max_motion_error"),
-    Score("trajscene", "lost_share", "Tracked places that look otherwise", "share",
-          high="trajscene.quality.max_lost_share"),
-    Score("trajscene", "render_psnr", "Points rendered against the clip", "dB", low="trajscene.min_render_psnr",
-          digits=1),
+    Score("trajscene", "flow_error", "Steps of tracks against optical flow", "0 to 2",
+          high="trajscene.quality.max_flow_error"),
+    Score("trajscene", "unexplained_change", "Change that the tracks do not explain", "share",
+          high="trajscene.quality.max_unexplained_change"),
 )  # fmt: skip
 """In the order of the page. A column that a stage adds is shown by a line here; until then without limit and unit."""
 LIMITED = tuple(dict.fromkeys(score.stage for score in SCORES if score.low or score.high))
