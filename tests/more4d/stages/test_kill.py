@@ -57,6 +57,7 @@ def workspace(root: Path) -> Path:
     (root / ".cache" / "packaged").symlink_to(REPOSITORY / ".cache" / "packaged")
     shutil.copy(REPOSITORY / "datasets" / "packaged.toml", root / "datasets")
     shutil.copytree(REPOSITORY / "models" / "tiny-base", root / "models" / "tiny-base")
+    shutil.copy(REPOSITORY / "models" / "weights.toml", root / "models")
     write_preset("smoke", root / "params.yaml")
     return root
 
@@ -72,17 +73,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
 @pytest.mark.timeout(1800)
 def test_stages_killed_at_random_moments_leave_the_bytes_of_an_undisturbed_run(alone: Alone, tmp_path: Path) -> None:
     root = workspace(tmp_path / "killed")
-    moments, killed = random.Random(0), 0
+    moments = random.Random(0)
     for stage in LINEAGE:
-        expected = outputs(alone.root, stage)
-        for _ in range(KILLS_PER_STAGE):
+        expected, seconds, killed = outputs(alone.root, stage), alone.seconds[stage], 0
+        while killed < KILLS_PER_STAGE:
             process = start(root, stage)
-            process.join(timeout=moments.random() * alone.seconds[stage])
+            process.join(timeout=moments.random() * seconds)
             process.kill()
             process.join()
             killed += process.exitcode != 0
+            # The machine may be quieter than it was: one that came through was given too long.
+            seconds *= 1 if process.exitcode else 0.7
             # What stands in an output's place is whole, whenever the blow fell.
             assert outputs(root, stage).items() <= expected.items(), stage
         complete(root, stage)
         assert outputs(root, stage) == expected, stage
-    assert killed >= 20

@@ -56,7 +56,7 @@ class Header(_Closed):
     caption: str
     fps: _Positive
     intrinsics: Annotated[list[_Row], Field(min_length=3, max_length=3)]
-    kind: Literal["rendered", "real", "distractor"]
+    kind: Literal["rendered", "real"]
     provenance: dict[str, Any]
     shape: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=3, max_length=3)]
     split: Literal["train", "val"]

@@ -60,8 +60,7 @@ class Sample:
     render: NDArray[np.uint8]
     render_mask: NDArray[np.bool_]
     split: Literal["train", "val"]
-    kind: Literal["rendered", "real", "distractor"]
-    """Rendered with exact truth, filmed, or rendered to be rejected and labeled as if filmed."""
+    kind: Literal["rendered", "real"]
     views: Mapping[str, SampleView] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,6 +13,8 @@ from more4d.settings import Section
 
 ACCEPTED = "accepted"
 REJECTED = "rejected"
+DISTRACTOR_PASSED = "a distractor that no filter refused"
+"""The reason of the last stage for a clip that was rendered to be refused."""
 _SETTINGS = b"more4d.settings"
 _NO_JUDGES = {"max_rejected_share", "commercial_only", "server", "external"}
 """Settings by which no row is judged. They stay out of the table: machines, paths and prices are nothing to hand on, and

@@ -71,7 +71,7 @@ def _kept(root: Path, clips: Sequence[Row]) -> list[GalleryItem]:
     origins = {row["clip_id"]: row["origin"] for row in clips}
     places = {clip: place for place, clip in enumerate(samples.ids)}
     items = []
-    for origin in ("real", "rendered", "distractor"):
+    for origin in ("real", "rendered"):
         ids = [clip for clip in places if origins.get(clip) == origin]
         items += [_sample_item(samples[places[clip]]) for clip in _spread(ids, KEPT_OF_EACH_ORIGIN)]
     return items

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from more4d.data.sample import Sample, SampleView, encode_sample
 from more4d.data.shards import EncodedSample, write_encoded
-from more4d.data.tables import ACCEPTED, read_accepted, require_accepted, verdict, write_table
+from more4d.data.tables import ACCEPTED, DISTRACTOR_PASSED, read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import read_arrays
 from more4d.geometry.paths import CameraName, camera_path, scene_centre
 from more4d.inference.render import render_path
@@ -136,13 +136,18 @@ def _make(params: TrajsceneParams, tracks_folder: Path, job: _Job) -> _Judged:
         "split": job.row["split"],
         "origin": job.clip.origin,
         **{key: getattr(quality, key) for key in _MEASURES},
-        **verdict(list(quality.reasons)),
+        **verdict(list(quality.reasons) or _slipped(job.clip)),
     }
     if row["verdict"] != ACCEPTED:
         return _Judged(row, None)
     own = render_path(tracks.points, video[0], tracks.intrinsics, _at_rest(len(video)))
     sample = _sample(params, job, tracks, video, own, _provenance(job, made_by, row))
     return _Judged(row, EncodedSample(sample.id, encode_sample(sample, job.clip.path.read_bytes())))
+
+
+def _slipped(clip: Clip) -> list[str]:
+    """What was rendered to be refused is nothing to train on, whatever it looks like."""
+    return [DISTRACTOR_PASSED] if clip.origin == "distractor" else []
 
 
 def _sample(

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pandas as pd
+from more4d.data.tables import DISTRACTOR_PASSED
 from more4d.report.curated.findings import findings
 from more4d.report.curated.journey import follow
 from more4d.report.curated.sources import doubt, licence_counts, real_videos, source_summaries
@@ -86,11 +87,13 @@ def test_no_sample_to_validate_with_is_a_warning(some_tables: Tables) -> None:
     assert "No sample is in val." in found(only_train)["warning"]
 
 
-def test_distractors_that_became_samples_are_a_warning(some_tables: Tables) -> None:
-    assert "None of 1 distractors became a sample." in found(some_tables)["fine"]
+def test_distractors_that_passed_every_filter_are_a_warning(some_tables: Tables) -> None:
+    assert "Each of 1 distractors was refused for what it is." in found(some_tables)["fine"]
     tables = pair()
     tables["source"]["distractor"] = ["still", ""]
-    assert "1 of 1 distractors became samples (1 still): see the gallery." in found(tables)["warning"]
+    tables["trajscene"].loc[0, ["verdict", "reason"]] = "rejected", DISTRACTOR_PASSED
+    (warning,) = [text for text in found(tables, {"train": 0, "val": 1})["warning"] if "distractors" in text]
+    assert warning == "1 of 1 distractors passed every filter (1 still); the last stage refused them by name."
 
 
 def test_tables_without_any_sample_give_findings_too() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from more4d.data.hashing import hash_file
-from more4d.report.curated.gallery import choose, draw, jobs
+from more4d.data.shards import EncodedSample, TrajSceneDataset, write_encoded
+from more4d.report.curated.gallery import Job, choose, draw, jobs
 from more4d.report.curated.journey import follow
 from more4d.report.curated.page import Limits, chosen_rows, gather, write_report
 from more4d.report.curated.reasons import reason_kinds
@@ -204,6 +205,40 @@ def test_a_damaged_video_is_said_not_raised(some_tables: Tables, tmp_path: Path)
     root = write_workspace(tmp_path / "w", some_tables)
     (root / "datasets/source/clips/street.mp4").write_bytes(b"no video")
     assert "The video cannot be read: " in (report(root, tmp_path / "out") / "index.html").read_text()
+
+
+def test_a_damaged_sample_or_label_is_said_on_its_sheet_and_stops_no_other(some_tables: Tables, tmp_path: Path) -> None:
+    datasets = write_workspace(tmp_path / "w", some_tables) / "datasets"
+    (datasets / "depth/park-00004.safetensors").write_bytes(b"no label")
+    tar = datasets / "trajscene/train-000000.tar"
+    tar.write_bytes(b"x" + tar.read_bytes()[1:])
+    out = report(tmp_path / "w", tmp_path / "out")
+    html = (out / "index.html").read_text()
+    assert "The sample cannot be read: trajscene/train-000000.tar, bytes 0 to" in html
+    assert "The depth cannot be read: park-00004.safetensors cannot be read as safetensors" in html
+    assert str(tmp_path) not in html
+    kinds = [path.stem.rpartition("-")[2] for path in (out / "images").iterdir()]
+    assert kinds.count("depth") == 2, "of the two samples that are whole"
+
+
+def test_a_damaged_part_of_a_sample_leaves_what_comes_before_it(some_workspace: Path, tmp_path: Path) -> None:
+    files = TrajSceneDataset(some_workspace / "datasets/trajscene").read_files(0)
+    name = TrajSceneDataset(some_workspace / "datasets/trajscene").ids[0]
+    write_encoded([EncodedSample(name, files | {"render.mp4": b"x"})], tmp_path, split="train", shard_bytes=1)
+    sheet = draw(Job(None, samples=tmp_path))
+    assert [panel.kind for panel in sheet.panels] == ["frame", "frame", "frame", "tracks", "depth"]
+    assert sheet.note.startswith(f"The sample cannot be read further: sample {name}: its render.mp4 is damaged")
+
+
+def test_jobs_wait_with_reading_until_they_are_drawn(some_tables: Tables, tmp_path: Path) -> None:
+    root = write_workspace(tmp_path / "w", some_tables)
+    folders = {stage: root / "datasets" / stage for stage in TABLES}
+    facts = gather(read_tables(folders), read_limits(folders), folders["trajscene"], seed=0, limits=SOME)
+    for tar in folders["trajscene"].glob("*.tar"):
+        tar.unlink()
+    waiting = list(jobs(chosen_rows(facts), folders, facts.tables))
+    assert sorted(job.position for job in waiting if job.samples) == [0, 1, 2]
+    assert sum("is gone; the manifest names it" in draw(job).note for job in waiting) == 3
 
 
 def test_pictures_are_as_wide_as_a_judge_needs(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from more4d.data.tables import DISTRACTOR_PASSED
 from more4d.report.curated.journey import LOST
 from more4d.report.curated.scores import limit
 from more4d.report.curated.sources import LicenceCount
@@ -141,14 +142,19 @@ def _distractors(journey: pd.DataFrame) -> list[Finding]:
     if "distractor" not in journey.columns:
         return []
     made = rows_where(journey, text_of(journey, "distractor") != "")
-    passed = accepted_rows(made)
+    passed = rows_where(made, text_of(made, "reason") == DISTRACTOR_PASSED)
     videos, slipped = column(made, "videoid").nunique(), column(passed, "videoid").nunique()
     if not videos:
         return []
     if not slipped:
-        return [Finding("fine", f"None of {videos:,} distractors became a sample.")]
+        return [Finding("fine", f"Each of {videos:,} distractors was refused for what it is.")]
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(text_of(passed, "distractor")).items()))
-    return [Finding("warning", f"{slipped:,} of {videos:,} distractors became samples ({kinds}): see the gallery.")]
+    return [
+        Finding(
+            "warning",
+            f"{slipped:,} of {videos:,} distractors passed every filter ({kinds}); the last stage refused them by name.",
+        )
+    ]
 
 
 def _counts(samples: Mapping[str, int]) -> str:

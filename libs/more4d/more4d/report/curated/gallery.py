@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from more4d.data.sample import Sample, decode_sample
 from more4d.data.shards import TrajSceneDataset
 from more4d.data.tables import ACCEPTED
 from more4d.data.tensors import read_arrays
 from more4d.data.video import VideoError, iter_frames
 from more4d.report.curated.reasons import Kind
-from more4d.report.curated.tables import accepted_rows, column, rows_where, text_of
+from more4d.report.curated.tables import accepted_rows, column, rows_where
 from more4d.report.model import Image
 from more4d.report.pictures import depth_panel, depth_range, image_bytes, resize, stripe_holes, tracks_panel
 
@@ -47,7 +46,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Job:
-    """Where the pictures of an item are: the files of its sample, or the video and what labels it has."""
+    """Where the pictures of an item are: its sample, or the video and what labels it has; nothing is read yet."""
 
     video: Path | None
     wanted: tuple[int, ...] = (0,)
@@ -55,7 +54,10 @@ class Job:
     fps: float = 0.0
     depth: Path | None = None
     tracks: Path | None = None
-    sample: Mapping[str, bytes] | None = None
+    samples: Path | None = None
+    """The folder of shards."""
+    position: int = 0
+    """In all splits of the shards."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,9 @@ def choose(journey: pd.DataFrame, kinds: tuple[Kind, ...], *, rendered: int, rea
     )
     all_real = [int(i) for i in order if is_real[i]]
     is_sample = (column(journey, "verdict") == ACCEPTED).to_numpy(bool)
-    distractor = text_of(journey, "distractor") if "distractor" in journey.columns else pd.Series("", journey.index)
-    is_distractor = (distractor != "").to_numpy(bool)
-    others = [int(i) for i in order if is_sample[i] and not is_real[i] and not is_distractor[i]]
-    slipped = np.flatnonzero(is_sample & is_distractor)[:real].tolist()
+    others = [int(i) for i in order if is_sample[i] and not is_real[i]]
     drawn = np.random.default_rng(seed).permutation(len(others))[:rendered]
-    chosen = {*all_real[:real], *slipped, *(others[i] for i in sorted(drawn)), *(kind.example for kind in kinds)}
+    chosen = {*all_real[:real], *(others[i] for i in sorted(drawn)), *(kind.example for kind in kinds)}
     left_out = len(set(all_real) - chosen)
     return Choice(tuple(sorted(chosen, key=lambda i: _rank(journey, i))), left_out)
 
@@ -97,14 +96,13 @@ def _rank(journey: pd.DataFrame, i: int) -> tuple[bool, str, int, str, int]:
 
 def jobs(rows: list[dict[str, Any]], folders: Mapping[str, Path], tables: Mapping[str, pd.DataFrame]) -> Iterator[Job]:
     """Where the pictures of each row of the journey are."""
-    samples = TrajSceneDataset(folders["trajscene"])
-    places = {clip: place for place, clip in enumerate(samples.ids)}
+    places = {clip: place for place, clip in enumerate(TrajSceneDataset(folders["trajscene"]).ids)}
     ids = {row["clip_id"] for row in rows}
     clips = _records(tables["clips"], "clip_id", ids)
     videos = _records(accepted_rows(tables["source"]), "videoid", {row["videoid"] for row in rows})
     for row in rows:
         if row["verdict"] == ACCEPTED and row["clip_id"] in places:
-            yield Job(None, sample=samples.read_files(places[row["clip_id"]]))
+            yield Job(None, samples=folders["trajscene"], position=places[row["clip_id"]])
         elif row["clip_id"]:
             yield _labeled(clips[row["clip_id"]], videos[row["videoid"]], folders)
         else:
@@ -131,13 +129,33 @@ def _labeled(clip: dict[str, Any], video: dict[str, Any], folders: Mapping[str, 
 
 def draw(job: Job) -> Sheet:
     """The contact sheet; what cannot be read is said in its note."""
-    if job.sample is not None:
-        return Sheet(tuple(_sample_panels(decode_sample(job.sample))))
+    if job.samples is not None:
+        return _joined([_readable("The sample", _sample_panels(job.samples, job.position), job.samples)])
     if job.video is None:
         return Sheet((), "There is no video to show.")
     frames, note = _frames(job.video, job.wanted, job.fps)
-    panels = [_panel("frame", _position(i, len(job.wanted)), image) for i, image in enumerate(frames)]
-    return Sheet((*panels, *_label_panels(job, frames)), note)
+    shown = Sheet(tuple(_panel("frame", _position(i, len(job.wanted)), image) for i, image in enumerate(frames)), note)
+    labels = [] if job.tracks is None else [_readable("The tracks", _tracks_panels(job.tracks, frames), job.tracks)]
+    labels += [] if job.depth is None else [_readable("The depth", _depth_panels(job.depth), job.depth)]
+    return _joined([shown, *labels])
+
+
+def _readable(what: str, panels: Iterator[Panel], path: Path) -> Sheet:
+    """The panels of what is at the path, up to the first that cannot be drawn, and a note that says why."""
+    drawn: list[Panel] = []
+    try:
+        drawn.extend(panels)
+    except ValueError as error:
+        why = str(error).replace(str(path), path.name)
+        return Sheet(tuple(drawn), f"{what} cannot be read{' further' if drawn else ''}: {why}")
+    return Sheet(tuple(drawn))
+
+
+def _joined(sheets: list[Sheet]) -> Sheet:
+    return Sheet(
+        tuple(panel for sheet in sheets for panel in sheet.panels),
+        " ".join(sheet.note for sheet in sheets if sheet.note),
+    )
 
 
 def _frames(path: Path, wanted: tuple[int, ...], fps: float) -> tuple[list[Image], str]:
@@ -159,15 +177,26 @@ def _position(i: int, count: int) -> str:
     )
 
 
-def _label_panels(job: Job, frames: list[Image]) -> Iterator[Panel]:
-    if job.tracks is not None and frames:
-        arrays = read_arrays(job.tracks)[0]
+def _tracks_panels(path: Path, frames: list[Image]) -> Iterator[Panel]:
+    if frames:
+        arrays = _arrays(path, "points", "visibility", "intrinsics")
         yield _tracks(frames[0], arrays["points"], arrays["visibility"].astype(bool), arrays["intrinsics"])
-    if job.depth is not None:
-        yield _depth(read_arrays(job.depth)[0]["depths"][0])
 
 
-def _sample_panels(sample: Sample) -> Iterator[Panel]:
+def _depth_panels(path: Path) -> Iterator[Panel]:
+    yield _depth(_arrays(path, "depths")["depths"][0])
+
+
+def _arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    arrays = read_arrays(path)[0]
+    missing = sorted(set(names) - set(arrays))
+    if missing:
+        raise ValueError(f"{path.name} lacks {', '.join(missing)}")
+    return arrays
+
+
+def _sample_panels(folder: Path, position: int) -> Iterator[Panel]:
+    sample = TrajSceneDataset(folder)[position]
     video = sample.video
     for label, t in (("first frame", 0), ("middle frame", len(video) // 2), ("last frame", len(video) - 1)):
         yield _panel("frame", label, video[t])
