@@ -20,8 +20,12 @@ _MIN_KEPT = 0.4
 _TOLERANCE = 1.0
 """Pixels, at the long side above."""
 _CELLS = (4, 6)
-_BLUR, _SAME_LEVELS, _OUTSIDE = 1.5, 4, -1000
-"""Brightness of 255 that noise may change after the blur, in pixels at the long side above."""
+_BLUR = 1.5
+"""Pixels, at the long side above."""
+_SAME_LEVELS = 4
+"""Brightness of 255 that noise may change after the blur."""
+_OUTSIDE = -1000
+"""Brightness of what the first frame does not show: like nothing that it does."""
 _MIN_CELLS = 4
 """Of the picture's border: fewer that agree are a subject, not the camera."""
 

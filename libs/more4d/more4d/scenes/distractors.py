@@ -35,7 +35,7 @@ class Distractor:
     kind: DistractorKind
     caption: str
     video: Video
-    """[T, H, W, 3] RGB; of `cuts`, more frames than were asked for."""
+    """[T, H, W, 3] RGB; of `cuts`, at least as many frames as were asked for."""
 
 
 def render_distractor(
@@ -53,7 +53,7 @@ def render_distractor(
     - camera: it pans, tilts, trucks, dollies, orbits or shakes, before things that move or that stand still
     - still: nothing moves; half of them have a sensor's noise or a flickering light
     - uncountable: snow, rain, sand, leaves, sparks, a swarm, waves or smoke move, and nothing else
-    - cuts: two or three scenes one after the other, each shorter than `frames`, all longer
+    - cuts: two or three scenes one after the other, each shorter than `frames`, together at least as long
 
     Raises FileNotFoundError if a scene has a fox and `fox_file` is missing, ValueError for fewer than 2 frames.
     """

@@ -79,22 +79,23 @@ _SMOKE = (
 )  # fmt: skip
 
 
-DRIFTING_CAPTIONS = (*(text for kind in _PARTICLES.values() for text in kind.captions), *_WAVES, *_SMOKE)
-"""Every caption that `drift` gives."""
+DRIFTING_CAPTIONS: dict[str, tuple[str, ...]] = {
+    **{kind: particles.captions for kind, particles in _PARTICLES.items()},
+    "waves": _WAVES,
+    "smoke": _SMOKE,
+}
+"""The captions that `drift` draws from, by what it paints."""
 
 
 def drift(spec: SceneSpec, empty_HW3: Video, frames: int, rng: np.random.Generator) -> tuple[Video, str]:
     """A video [T, H, W, 3] of something uncountable in the empty scene, whose picture is given, and its caption."""
-    kind = (*_PARTICLES, "waves", "smoke")[int(rng.integers(len(_PARTICLES) + 2))]
+    kind = tuple(DRIFTING_CAPTIONS)[int(rng.integers(len(DRIFTING_CAPTIONS)))]
     if kind in _PARTICLES:
-        particles = _PARTICLES[kind]
-        return _fly(particles, empty_HW3, frames, spec.fps, rng), _pick(particles.captions, rng)
-    paint, captions = (_wave, _WAVES) if kind == "waves" else (_billow, _SMOKE)
-    return paint(spec, empty_HW3, frames, rng), _pick(captions, rng)
-
-
-def _pick(captions: tuple[str, ...], rng: np.random.Generator) -> str:
-    return captions[int(rng.integers(len(captions)))]
+        video = _fly(_PARTICLES[kind], empty_HW3, frames, spec.fps, rng)
+    else:
+        video = (_wave if kind == "waves" else _billow)(spec, empty_HW3, frames, rng)
+    captions = DRIFTING_CAPTIONS[kind]
+    return video, captions[int(rng.integers(len(captions)))]
 
 
 def _fly(particles: _Particles, empty: Video, frames: int, fps: float, rng: np.random.Generator) -> Video:
@@ -117,8 +118,7 @@ def _courses(particles: _Particles, count: int, aspect: float, rng: np.random.Ge
     velocity = np.array(particles.velocity) * [turn, 1] * rng.uniform(0.7, 1.3, (count, 1))
     size = np.array([aspect, 1.0])
     start = rng.normal(0.5, 0.1, (count, 2)) * size if particles.gathered else rng.random((count, 2)) * size
-    phase, rate = rng.uniform(0, 2 * np.pi, (2, count, 2)), rng.uniform(2, 6, (count, 2))
-    phase = phase[0]
+    phase, rate = rng.uniform(0, 2 * np.pi, (count, 2)), rng.uniform(2, 6, (count, 2))
 
     def place(seconds: float) -> Float:
         stray = particles.wander * (np.sin(phase + rate * seconds) - np.sin(phase))

@@ -195,8 +195,10 @@ def _render(params: SourceParams, video: VideoSpec, fox_file: Path, job: _Job) -
         spec, frames=video.frames, height=video.height, width=video.width, views=params.novel_views, fox_file=fox_file
     )
     name = f"rendered-{job.seed:09d}"
-    row = _rendered_row(name, scene.caption, video.frames / video.fps, job.seed)
-    row = replace(row, origin="rendered", truth=f"truth/{name}.safetensors", split=job.split)
+    row = _rendered_row(
+        name, scene.caption, video.frames / video.fps, job.seed,
+        origin="rendered", truth=f"truth/{name}.safetensors", split=job.split,
+    )  # fmt: skip
     clip = encode_video(scene.video, video.fps, lossless=params.crf == 0, crf=params.crf)
     return _Rendered(row, clip, _encode_truth(scene))
 
@@ -207,18 +209,23 @@ def _render_distractor(
     made = render_distractor(
         kind, seed, config, frames=video.frames, height=video.height, width=video.width, fox_file=fox_file
     )
-    row = _rendered_row(f"distractor-{kind}-{seed:09d}", made.caption, len(made.video) / video.fps, seed)
+    # Without truth: what slips through is labeled as a real clip would be.
+    row = _rendered_row(
+        f"distractor-{kind}-{seed:09d}", made.caption, len(made.video) / video.fps, seed,
+        origin="distractor", truth="", split="train",
+    )  # fmt: skip
     clip = encode_video(made.video, video.fps, lossless=params.crf == 0, crf=params.crf)
     return _Rendered(row, clip, distractor=kind)
 
 
-def _rendered_row(name: str, caption: str, duration: float, seed: int) -> SourceRow:
-    """A row of origin "distractor": without truth what slips through is labeled as a real clip would be."""
+def _rendered_row(
+    name: str, caption: str, duration: float, seed: int, *, origin: str, truth: str, split: str
+) -> SourceRow:
     return SourceRow(
         videoid=name, contentUrl=f"clips/{name}.mp4", name=caption, duration=duration, page_dir="rendered",
-        origin="distractor", licence="Apache-2.0; fox CC-BY-4.0",
+        origin=origin, licence="Apache-2.0; fox CC-BY-4.0",
         attribution="rendered by more4d.scenes; fox: PixelMannen, tomkranis, AsoboStudio and scurest",
-        truth="", split="train", source_table="rendered", source_row=seed,
+        truth=truth, split=split, source_table="rendered", source_row=seed,
     )  # fmt: skip
 
 
