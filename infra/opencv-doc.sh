@@ -5,6 +5,8 @@ set -euo pipefail
 folder=${1:-.cache/opencv-doc}
 members=(examples/data/vtest.avi examples/data/tree.avi opencv4/html/box.mp4.gz opencv4/html/cup.mp4.gz)
 from=/usr/share/doc/opencv-doc
+names=("${members[@]##*/}")
+if (cd "$folder" && ls "${names[@]%.gz}") >/dev/null 2>&1; then exit 0; fi
 mkdir -p "$folder"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

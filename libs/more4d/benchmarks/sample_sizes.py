@@ -27,6 +27,7 @@ from more4d.labeling.clips import Clip
 from more4d.labeling.depth import NetworkDepth
 from more4d.labeling.flow_tracker import FlowTrackerParams
 from more4d.labeling.tracks import FlowTracker, TrackLabel
+from more4d.presets import TINY
 from more4d.scenes import RenderedScene, render_scene, sample_scene
 from numpy.typing import NDArray
 
@@ -134,7 +135,8 @@ def rendered(seeds: range, settings: Settings) -> Iterator[Case]:
 def real(names: list[str], settings: Settings) -> Iterator[Case]:
     """The first window of each packaged clip that has one of full length."""
     for name in names:
-        windows = iter_windows(FOLDER / "clips" / name, SHAPE, detector=shot_detector("histogram"), cut_threshold=0.4)
+        detector, threshold = shot_detector(TINY["clips"]["shots"]), TINY["clips"]["cut_threshold"]
+        windows = iter_windows(FOLDER / "clips" / name, SHAPE, detector=detector, cut_threshold=threshold)
         try:
             window = next(islice((w for w in windows if w.ended_by == "length"), 1), None)
         except VideoError as error:

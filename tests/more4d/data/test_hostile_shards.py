@@ -90,7 +90,7 @@ def test_a_header_that_claims_the_impossible_is_refused_before_memory_is_taken(
 
 HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "a split that nobody reads": ({"split": "nonsense"}, "split: Input should be 'train' or 'val'"),
-    "a kind that nobody knows": ({"kind": "zzz"}, "kind: Input should be 'rendered', 'real' or 'distractor'"),
+    "a kind that nobody knows": ({"kind": "zzz"}, "kind: Input should be 'rendered'"),
     "words for a rate": ({"fps": "8"}, "fps: Input should be a valid number"),
     "a rate that is none": ({"fps": float("nan")}, "fps: Input should be"),
     "a rate of zero": ({"fps": 0}, "fps: Input should be greater than 0"),

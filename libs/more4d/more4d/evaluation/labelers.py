@@ -182,7 +182,7 @@ def report(tracks: Figures, depth: Figures, stereo: Mapping[str, float], about: 
     return "\n".join(
         [
             f"Tracks: {size}. Means over scenes with 95 % intervals. AJ, APD, OA as in TAPVid-3D; a moving pixel is",
-            f"displaced by 1 % of its depth or more, and tracked where it is seen and within {WITHIN_PIXELS:g} pixel.",
+            f"displaced by more than 1 % of its depth, and tracked where it is seen and within {WITHIN_PIXELS:g} pixel.",
             "",
             *_table(tracks, TRACK_MEASURES),
             "",

@@ -12,7 +12,7 @@ from more4d.report.figures import ACCENT, BAD, INK, as_svg, page_style
 
 BINS = 40
 _LOGARITHMIC = 100.0
-"""The ratio of the 98th to the 2nd percentile from which an axis of positive values is logarithmic."""
+"""The ratio of an axis' ends (1st and 99th percentile, limits) above which, of positive values, it is logarithmic."""
 
 
 def histogram_svg(found: Distribution) -> str:
