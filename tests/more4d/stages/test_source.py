@@ -1,5 +1,6 @@
 """Claims about more4d.stages.source."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def test_each_kind_of_distractor_is_rejected_at_its_place(tmp_path: Path) -> Non
 
 def test_what_becomes_of_debians_opencv_clips(tmp_path: Path) -> None:
     folder = Path(".cache/opencv-doc")
-    assert (folder / "vtest.avi").is_file(), "run infra/opencv-doc.sh"
+    if not (folder / "vtest.avi").is_file() and "CI" not in os.environ:
+        pytest.skip("Debian's opencv-doc clips are not here; infra/opencv-doc.sh fetches them")
     columns = {"licence": "licence", "attribution": "attribution"}
     table = {"path": str(Path("datasets/opencv-doc.csv").resolve()), "base": str(folder.resolve()), "columns": columns}
     tables = curate(tmp_path, {"rendered_train": 0, "tables": [table]})
