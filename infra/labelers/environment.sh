@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by each labeler's setup.sh, which sets: here (its folder), module (what must be importable), repository, commit,
-# python_min and python_max (minor versions of Python 3, both included).
+# Sourced by each labeler's setup.sh, which sets: here (its folder), module (what must be importable), package (its name,
+# wherever it comes from), repository, commit, python_min and python_max (minor versions of Python 3, both included).
 
 usage="usage: setup.sh FOLDER   (environment variables: PYTHON, an interpreter; REPOSITORY and COMMIT, another source)"
 
@@ -13,7 +13,8 @@ die() {
 make_labeler() {
   local folder requirements="$here/requirements.txt"
   folder="$(folder_of "$@")" || exit 1
-  if [[ -f "$folder/labeler-source.txt" && "$(<"$folder/labeler-source.txt")" == "$repository@$commit" ]] &&
+  [[ "$commit" =~ ^[0-9a-f]{40}$ ]] || die "COMMIT=$commit is no commit: give all its 40 digits"
+  if [[ -f "$folder/labeler-source.txt" && "$(<"$folder/labeler-source.txt")" == "$package@$commit" ]] &&
     cmp --silent "$requirements" "$folder/requirements.txt"; then
     echo "$folder/bin/python"
     return
@@ -26,8 +27,8 @@ make_labeler() {
   "$folder/bin/python" -c "import numpy, torch, safetensors, $module" >&2 ||
     die "$module cannot be imported in $folder (above: why)"
   cp "$requirements" "$folder/requirements.txt"
-  # Last: it says that all is done, and labels name it as their version.
-  echo "$repository@$commit" >"$folder/labeler-source.txt"
+  # Last: it says that all is done, and labels name it as their version: no mirror's path, nor what opens it.
+  echo "$package@$commit" >"$folder/labeler-source.txt"
   echo "$folder/bin/python"
 }
 
@@ -53,14 +54,14 @@ make_environment() {
 # The network's code beside the environment in $1, and on its path: none of the packages is on a registry.
 fetch_source() {
   local source="$1/source" site
-  if [[ ! -f "$source/.commit" || "$(<"$source/.commit")" != "$repository@$commit" ]]; then
+  if [[ ! -f "$source/.commit" || "$(<"$source/.commit")" != "$package@$commit" ]]; then
     command -v git >/dev/null || die "no git, which fetches $repository"
     rm -rf "$source"
     git init --quiet "$source"
     git -C "$source" fetch --quiet --depth 1 "$repository" "$commit" ||
       die "commit $commit of $repository could not be fetched. Without network set REPOSITORY to a clone's path."
     git -C "$source" checkout --quiet FETCH_HEAD
-    echo "$repository@$commit" >"$source/.commit"
+    echo "$package@$commit" >"$source/.commit"
   fi
   site="$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
   echo "$source" >"$site/labeler-source.pth"

@@ -4,7 +4,8 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 module=densetrack3d.models.predictor.dense_predictor
-repository="${REPOSITORY:-https://github.com/snap-research/DELTA_densetrack3d}"
+package=snap-research/DELTA_densetrack3d
+repository="${REPOSITORY:-https://github.com/$package}"
 commit="${COMMIT:-2627c342b0fa8e62ac4092bac179256417b88f05}"
 python_min=10 python_max=12
 # shellcheck source=infra/labelers/environment.sh

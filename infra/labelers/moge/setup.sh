@@ -4,7 +4,8 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 module=moge.model.v2
-repository="${REPOSITORY:-https://github.com/microsoft/MoGe}"
+package=microsoft/MoGe
+repository="${REPOSITORY:-https://github.com/$package}"
 commit="${COMMIT:-925b8ed835a7a9cdb7578ba15c658a0afc969030}"
 python_min=10 python_max=12
 # shellcheck source=infra/labelers/environment.sh

@@ -4,7 +4,8 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 module=unidepth.models
-repository="${REPOSITORY:-https://github.com/lpiccinelli-eth/UniDepth}"
+package=lpiccinelli-eth/UniDepth
+repository="${REPOSITORY:-https://github.com/$package}"
 commit="${COMMIT:-8d8cfe4c7ee15297099983607febf0d4f32eb3d6}"
 python_min=10 python_max=12
 # shellcheck source=infra/labelers/environment.sh

@@ -41,6 +41,7 @@ def test_what_cannot_be_made_is_refused_with_what_to_do(tmp_path: Path) -> None:
         "usage: setup.sh FOLDER": _setup("moge"),
         "exists and is no virtual environment": _setup("moge", str(tmp_path / "full")),
         "no pythonless; install it, or set PYTHON": _setup("moge", folder, PYTHON="pythonless"),
+        "COMMIT=main is no commit: give all its 40 digits": _setup("moge", folder, COMMIT="main"),
         "is Python 3.9; the pinned packages need 3.10 to 3.12": _setup("moge", folder, PYTHON=str(old)),
     }
     for reason, done in refused.items():
@@ -61,7 +62,8 @@ def test_it_makes_an_environment_whose_labels_will_name_the_source_and_makes_it_
     assert lost.returncode == 1 and "could not be fetched. Without network set REPOSITORY" in lost.stderr
     made = _setup("delta", str(folder), **given)
     assert (made.returncode, made.stdout.strip()) == (0, str(folder / "bin" / "python")), made.stderr
-    assert (folder / "labeler-source.txt").read_text().strip() == f"{repository}@{commit}"
+    # Not where the mirror was, nor what opened it.
+    assert (folder / "labeler-source.txt").read_text().strip() == f"snap-research/DELTA_densetrack3d@{commit}"
     imports = "import densetrack3d, sys; sys.exit('more4d' in sys.modules)"
     subprocess.run([made.stdout.strip(), "-c", imports], cwd=tmp_path, check=True)
     before = (folder / "pyvenv.cfg").stat().st_mtime_ns

@@ -10,13 +10,15 @@ from more4d.data.tensors import write_arrays
 from more4d.data.video import write_video
 from more4d.labeling.clips import Clip
 from more4d.labeling.depth import DepthEstimator, depth_estimator, steady_depth, still_pixels
-from more4d.labeling.external import ExternalDepths, Site
-from more4d.labeling.external_exchange import WorkerError
+from more4d.labeling.external import ExternalDepths, Site, UniDepthParams
+from more4d.labeling.external_exchange import Exchange, WorkerError
 from more4d.models.architectures import TINY
 from more4d.models.bundle import save_network
 from more4d.models.depth import DepthNetwork
 from more4d.weights.labelers import LABELERS, labeler_licences
 from numpy.typing import NDArray
+
+BREATH = np.array([1, 1.3, 0.8, 1.1, 0.7], np.float32)[:, None, None]
 
 
 def _clip(folder: Path, video: NDArray[np.uint8], *, truth: bool = False, start: int = 0) -> Clip:
@@ -66,8 +68,7 @@ def test_a_missing_or_damaged_network_or_name_is_refused(tmp_path: Path, sliding
 
 def test_breathing_depth_becomes_steady_where_nothing_changes(sliding_patch: NDArray[np.uint8]) -> None:
     base = np.random.default_rng(0).uniform(2, 6, (32, 48)).astype(np.float32)
-    breath = np.array([1, 1.3, 0.8, 1.1, 0.7], np.float32)[:, None, None]
-    steady = steady_depth(base * breath, sliding_patch)
+    steady = steady_depth(base * BREATH, sliding_patch)
     np.testing.assert_allclose(steady, np.repeat(base[None], 5, 0), rtol=1e-5)
 
 
@@ -80,8 +81,42 @@ def test_true_depth_changes_of_a_subject_survive(sliding_patch: NDArray[np.uint8
     assert still_pixels(sliding_patch)[:, :5].all()
 
 
+@pytest.mark.parametrize("stray", [0, -1, np.nan, np.inf])
+def test_a_stray_depth_stays_one_stray_depth(sliding_patch: NDArray[np.uint8], stray: float) -> None:
+    depths = np.full((5, 32, 48), 3, np.float32) * BREATH
+    # Twice the same pixel: 0 / 0 is no number.
+    depths[:2, 2, 3] = stray
+    depths[4, 16, 20] = stray
+    steady = steady_depth(depths, sliding_patch)
+    hit = np.zeros(depths.shape, bool)
+    hit[:2, 2, 3] = hit[4, 16, 20] = True
+    np.testing.assert_array_equal(steady[hit], np.float32(stray))
+    np.testing.assert_allclose(steady[~hit], 3, rtol=1e-5)
+
+
+def test_depths_of_which_none_is_a_measurement_stay_as_they_are(sliding_patch: NDArray[np.uint8]) -> None:
+    depths = np.zeros((5, 32, 48), np.float32)
+    np.testing.assert_array_equal(steady_depth(depths, sliding_patch), depths)
+
+
+def test_a_still_sky_does_not_hide_that_the_rest_breathes(sliding_patch: NDArray[np.uint8]) -> None:
+    depths = np.full((5, 32, 48), 3, np.float32) * BREATH
+    depths[:, :28] = 500
+    steady = steady_depth(depths, sliding_patch, far_m=500)
+    np.testing.assert_array_equal(steady[:, :28], 500)
+    np.testing.assert_allclose(steady[:, 28:], 3, rtol=1e-5)
+
+
+def _answer(tmp_path: Path, clip: Clip) -> Path:
+    """Where the one exchange below `tmp_path` keeps a clip's answer; its folder is made."""
+    params = UniDepthParams(python=sys.executable, weights="weights", device="cpu", resolution_level=3)
+    answers = Exchange.of("unidepth", params, tmp_path).folder / "answers"
+    answers.mkdir(parents=True, exist_ok=True)
+    return answers / f"{clip.name_of_contents()}.safetensors"
+
+
 def _site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "work", tmp_path, labeler_licences(LABELERS, Path(__file__).parents[3]))
+    return Site(tmp_path, labeler_licences(LABELERS, Path(__file__).parents[3]))
 
 
 def _external(tmp_path: Path, python: Path, name: str, weights: str, **changes: object) -> DepthEstimator:
@@ -114,7 +149,8 @@ def test_moge_gives_metres_a_camera_in_pixels_and_the_sky_a_distance(
     video = sliding_patch // 2
     video[:, :4] = 250
     clip = _clip(tmp_path, video)
-    estimator = _external(tmp_path, labeler_environment, "moge", "metric", dtype="float32", far_m=321, camera_frames=1)
+    given = {"dtype": "float32", "far_m": 321, "camera_frames": 1}
+    estimator = _external(tmp_path, labeler_environment, "moge", "metric", **given)
     estimator.prepare([clip])
     label = estimator.estimate(clip)
     frames = clip.frames()
@@ -123,6 +159,8 @@ def test_moge_gives_metres_a_camera_in_pixels_and_the_sky_a_distance(
     np.testing.assert_array_equal(label.depths[:, :4], 321)
     np.testing.assert_allclose(label.depths[:, 4:], (1 + frames[:, 4:, :, 0] / 255) * share, rtol=1e-5)
     assert estimator.info.licence == "MIT"
+    steady = _external(tmp_path, Path(sys.executable), "moge", "metric", **given, steady=True).estimate(clip)
+    np.testing.assert_array_equal(steady.depths[:, :4], 321)
 
 
 def test_moge_weights_without_metric_scale_are_refused(
@@ -138,22 +176,28 @@ def test_external_depth_is_made_steady_where_that_is_asked(
 ) -> None:
     clip = _clip(tmp_path, sliding_patch)
     estimator = _external(tmp_path, Path(sys.executable), "unidepth_v2", "good", steady=True)
-    breath = np.array([1, 1.3, 0.8, 1.1, 0.7], np.float32)[:, None, None]
-    answer = tmp_path / "work" / "unidepth_v2" / "answers" / "a-00000.safetensors"
-    answer.parent.mkdir(parents=True)
-    write_arrays(answer, {"depths": np.full((5, 32, 48), 2, np.float32) * breath, "intrinsics": intrinsics}, {})
+    answer = _answer(tmp_path, clip)
+    write_arrays(answer, {"depths": np.full((5, 32, 48), 2, np.float32) * BREATH, "intrinsics": intrinsics}, {})
     np.testing.assert_allclose(estimator.estimate(clip).depths, 2, rtol=1e-5)
 
 
 def test_an_answer_whose_camera_is_none_is_refused(tmp_path: Path, sliding_patch: NDArray[np.uint8]) -> None:
     clip = _clip(tmp_path, sliding_patch)
     estimator = _external(tmp_path, Path(sys.executable), "unidepth_v2", "good")
-    answer = tmp_path / "work" / "unidepth_v2" / "answers" / "a-00000.safetensors"
-    answer.parent.mkdir(parents=True)
+    answer = _answer(tmp_path, clip)
     camera = np.diag([48, -48, 1]).astype(np.float32)
     write_arrays(answer, {"depths": np.ones((5, 32, 48), np.float32), "intrinsics": camera}, {})
     with pytest.raises(ValueError, match="unidepth_v2 answered what is no camera"):
         estimator.estimate(clip)
+
+
+def test_another_video_under_the_same_name_is_another_clip(tmp_path: Path, sliding_patch: NDArray[np.uint8]) -> None:
+    estimator = _external(tmp_path, Path(sys.executable), "unidepth_v2", "good")
+    first = _answer(tmp_path, _clip(tmp_path, sliding_patch))
+    write_arrays(first, {"depths": np.ones((5, 32, 48), np.float32), "intrinsics": np.eye(3, dtype=np.float32)}, {})
+    estimator.estimate(_clip(tmp_path, sliding_patch))
+    with pytest.raises(ValueError, match="was not asked about clip a-00000-"):
+        estimator.estimate(_clip(tmp_path, 255 - sliding_patch))
 
 
 def test_an_external_estimator_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) -> None:

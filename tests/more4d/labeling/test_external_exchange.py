@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from more4d.data.tensors import write_arrays
+from more4d.labeling import external_exchange
 from more4d.labeling.external import DeltaParams, UniDepthParams
 from more4d.labeling.external_exchange import Arrays, Exchange, WorkerError
+from more4d.labeling.worker import labeler
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 EXPECTED = {"depths": (2, 16, 24), "intrinsics": (3, 3)}
 DIES, HANGS, RAISES, NOT_FINITE, WRONG_SIZE = 202, 203, 201, 204, 205
@@ -29,7 +33,7 @@ def exchange(tmp_path: Path, labeler_environment: Path) -> Callable[..., Exchang
     def make(**changes: object) -> Exchange:
         given = {"python": str(labeler_environment), "weights": "weights", "device": "cpu", "resolution_level": 3}
         params = UniDepthParams.model_validate(given | changes)
-        return Exchange.of("unidepth", params, tmp_path / "exchange", tmp_path)
+        return Exchange.of("unidepth", params, tmp_path)
 
     return make
 
@@ -87,18 +91,20 @@ from more4d.labeling.external_exchange import Exchange
 params = UniDepthParams(python={str(labeler_environment)!r}, weights="weights", device="cpu", resolution_level=3)
 frames = np.ones((2, 16, 24, 3), np.uint8)
 hang = frames.copy(); hang[:, 0, 0, 0] = {HANGS}
-exchange = Exchange.of("unidepth", params, Path({str(tmp_path / "exchange")!r}), Path({str(tmp_path)!r}))
+exchange = Exchange.of("unidepth", params, Path({str(tmp_path)!r}))
 exchange.ask(["a", "b", "c"], lambda clip: {{"frames": hang if clip == "b" else frames}})
 """
     host = subprocess.Popen([sys.executable, "-c", script])
-    answer = tmp_path / "exchange" / "answers" / "a.safetensors"
+    again, given = exchange(), []
+    answer = again.folder / "answers" / "a.safetensors"
     _until(answer.exists)
-    _until(lambda: (tmp_path / "exchange" / "current").read_text() == "b")
+    _until(lambda: (again.folder / "current").read_text() == "b")
     host.send_signal(signal.SIGKILL)
     host.wait()
-    _until(lambda: not _workers(tmp_path / "exchange"))
+    _until(lambda: not _workers(again.folder))
     before = answer.stat().st_mtime_ns
-    again, given = exchange(), []
+    # As if it had been killed between an answer and the end of its batch.
+    (again.folder / "inputs" / "a.safetensors").write_bytes(b"frames")
 
     def inputs(clip: str) -> Arrays:
         given.append(clip)
@@ -106,6 +112,7 @@ exchange.ask(["a", "b", "c"], lambda clip: {{"frames": hang if clip == "b" else 
 
     again.ask(["a", "b", "c"], inputs)
     assert given == ["b", "c"]
+    assert not list((again.folder / "inputs").iterdir())
     assert answer.stat().st_mtime_ns == before
     assert again.answer("b", EXPECTED)["depths"].shape == (2, 16, 24)
     again.ask(["a", "b", "c"], inputs)
@@ -133,12 +140,85 @@ def test_what_is_not_there_is_refused_with_what_to_do(tmp_path: Path, exchange: 
         ValueError, match=r"no interpreter envs/x/bin/python for unidepth; make .*labelers/unidepth/setup"
     ):
         exchange(python="envs/x/bin/python")
-    with pytest.raises(ValueError, match="no file, folder or Hugging Face id nowhere.bin for unidepth"):
-        exchange(weights="nowhere.bin")
-    assert exchange(weights="lpiccinelli/unidepth-v2-vitl14", revision="abc").weights_version.endswith("vitl14@abc")
-    delta = DeltaParams(python=sys.executable, weights="a/b")
-    with pytest.raises(ValueError, match="no file a/b for delta"):
-        Exchange.of("delta", delta, tmp_path, tmp_path)
+    with pytest.raises(ValueError, match=r"no /.*/models/typo for unidepth; .* id is written hf:owner/name"):
+        exchange(weights="models/typo")
+    with pytest.raises(ValueError, match="hf:a/b for unidepth needs revision: the commit"):
+        exchange(weights="hf:a/b")
+    with pytest.raises(ValidationError, match="revision"):
+        exchange(weights="hf:a/b", revision="main")
+    with pytest.raises(ValueError, match="revision is of a Hugging Face repository .*; weights is a path"):
+        exchange(revision="0" * 40)
+    hub = exchange(weights="hf:a/b", revision="0" * 40)
+    assert (hub.weights, hub.weights_version) == ("a/b", f"a/b@{'0' * 40}")
+    with pytest.raises(ValueError, match="no /.*/a/b for delta"):
+        Exchange.of("delta", DeltaParams(python=sys.executable, weights="a/b"), tmp_path)
+    with pytest.raises(ValueError, match="delta is read from a file alone, not from hf:a/b"):
+        Exchange.of("delta", DeltaParams(python=sys.executable, weights="hf:a/b"), tmp_path)
+
+
+def test_answers_belong_to_what_made_them_and_to_no_other_setting(
+    tmp_path: Path, exchange: Callable[..., Exchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    (tmp_path / "labeler-source.txt").write_text("one")
+    given = {"python": "bin/python"}
+    first = exchange(**given).folder
+    assert first.parent == tmp_path / ".cache" / "labelers" and re.fullmatch("unidepth-[0-9a-f]{16}", first.name)
+    kept = {"clip_seconds": 1, "start_seconds": 1, "clips_per_run": 1, "device": "cuda", "steady": False}
+    assert exchange(**given, **kept).folder == first
+    others = {exchange(**given, resolution_level=4).folder, exchange(**given, camera_frames=1).folder}
+    (tmp_path / "labeler-source.txt").write_text("another")
+    others.add(exchange(**given).folder)
+    (tmp_path / "labeler-source.txt").write_text("one")
+    (tmp_path / "worker.py").write_text("other code")
+    with monkeypatch.context() as patched:
+        patched.setattr(external_exchange, "WORKER", tmp_path / "worker.py")
+        others.add(exchange(**given).folder)
+    (tmp_path / "weights").write_text("better")
+    others.add(exchange(**given).folder)
+    assert len(others | {first}) == 6
+
+
+def test_other_weights_are_asked_again(tmp_path: Path, exchange: Callable[..., Exchange]) -> None:
+    asked: list[str] = []
+
+    def inputs(clip: str) -> Arrays:
+        asked.append(clip)
+        return _frames()
+
+    exchange().ask(["a"], inputs)
+    exchange(clip_seconds=30).ask(["a"], inputs)
+    assert asked == ["a"]
+    (tmp_path / "weights").write_text("better")
+    exchange().ask(["a"], inputs)
+    assert asked == ["a", "a"]
+
+
+def test_weights_in_a_folder_are_told_apart_by_where_each_file_is_hidden_ones_aside(
+    tmp_path: Path, exchange: Callable[..., Exchange]
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "model.bin").write_text("good")
+    first = exchange(weights="folder").weights_version
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "lock").write_text("now")
+    assert exchange(weights="folder").weights_version == first
+    (folder / "a").rename(folder / "b")
+    assert exchange(weights="folder").weights_version != first
+
+
+def test_what_a_clip_failed_of_is_cut_to_what_a_table_can_hold(exchange: Callable[..., Exchange]) -> None:
+    def inputs(_clip: str) -> Arrays:
+        raise ValueError("x" * 10_000)
+
+    asked = exchange()
+    asked.ask(["a"], inputs)
+    assert [path.name for path in (asked.folder / "errors").iterdir()] == ["a.txt"]
+    with pytest.raises(ValueError, match="^unidepth: x{500}$"):
+        asked.answer("a", EXPECTED)
+    assert external_exchange.LONGEST_ERROR == labeler.LONGEST_ERROR
 
 
 def test_something_that_is_no_interpreter_is_an_error_that_names_it(
@@ -194,7 +274,7 @@ def test_an_answer_that_is_no_safetensors_file_is_refused_and_never_unpickled(
 def test_the_version_names_weights_and_code(exchange: Callable[..., Exchange]) -> None:
     asked = exchange()
     assert len(asked.version) == 12
-    asked.folder.mkdir()
+    asked.folder.mkdir(parents=True)
     (asked.folder / "ready.json").write_text(json.dumps({"unidepth": "0.1", "torch": "2.2.0"}))
     assert asked.version.endswith("; torch 2.2.0; unidepth 0.1")
 

@@ -91,6 +91,19 @@ def test_tracks_on_the_clips_own_grid_are_passed_on_pixel_by_pixel(intrinsics: N
     np.testing.assert_array_equal(label.visibility, ~leaves)
 
 
+def test_a_first_depth_that_is_not_positive_costs_its_own_trajectory_alone(intrinsics: NDArray[np.float32]) -> None:
+    home = np.stack(np.meshgrid(np.arange(48), np.arange(32)), -1).astype(np.float32) + 0.5
+    z = np.full((3, 32, 48), 2, np.float32)
+    z[0, 4, 5], z[0, 6, 7] = 0, -1
+    depth = DepthLabel(np.full((3, 32, 48), 4, np.float32), intrinsics)
+    label = on_pixels(np.repeat(home[None], 3, 0), z, np.ones(z.shape, bool), depth)
+    lost = np.zeros((32, 48), bool)
+    lost[4, 5] = lost[6, 7] = True
+    assert np.isnan(label.points[:, lost]).all() and not label.visibility[:, lost].any()
+    np.testing.assert_array_equal(label.depth[:, ~lost], 4)
+    assert label.visibility[:, ~lost].all()
+
+
 def test_delta_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"delta needs tracks.external.delta \(python, weights\) in params.yaml"):
         tracker("delta", FLOW, external=ExternalTrackers(), site=_site(tmp_path))
@@ -99,7 +112,7 @@ def test_delta_that_is_not_set_up_is_refused_with_what_it_needs(tmp_path: Path) 
 
 
 def _site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "work", tmp_path, labeler_licences(["delta"], Path(__file__).parents[3]))
+    return Site(tmp_path, labeler_licences(["delta"], Path(__file__).parents[3]))
 
 
 def _delta(tmp_path: Path, python: Path, **changes: Any) -> Tracker:

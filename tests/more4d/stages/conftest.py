@@ -16,6 +16,7 @@ from more4d.models.bundle import save_network
 from more4d.models.depth import DepthNetwork
 from more4d.stages.base import StageResult, VideoSpec, run_stage
 from more4d.stages.registry import get_stage
+from more4d.weights.registry import REGISTRY
 from numpy.typing import NDArray
 
 VIDEO = VideoSpec(frames=5, height=32, width=48, fps=8)
@@ -69,6 +70,7 @@ def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
     _write_packaged(root)
     _write_table(root / "mine")
     _write_base(root / "models" / "tiny-base")
+    shutil.copy(Path(__file__).parents[3] / REGISTRY, root / REGISTRY)
     return Lineage(root, {name: _run(root, name) for name in STAGES}, lambda name, **kw: _run(root, name, **kw))
 
 

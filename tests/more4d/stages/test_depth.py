@@ -1,6 +1,5 @@
 """Claims about more4d.stages.depth."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from more4d.data.tables import TooManyRejectsError, read_table
 from more4d.data.tensors import read_arrays
-from more4d.weights.registry import REGISTRY
 
 
 def test_rendered_clips_get_the_truth_and_real_ones_the_networks_depth(lineage: Any) -> None:
@@ -48,6 +46,7 @@ def test_an_external_estimator_labels_the_real_clips_and_its_licence_goes_with_t
     assert read_arrays(folder / "walk-00000.safetensors")[1]["version"] == made["version"]
     assert {row["model"] for row in rows.values()} == {"moge", "ground_truth"}
     assert not list((branch.root / ".cache" / "work").glob("depth-*"))
+    assert not list((branch.root / ".cache" / "labelers").iterdir())
 
 
 def test_commercial_only_refuses_an_estimator_that_forbids_it_and_names_another(
@@ -59,7 +58,6 @@ def test_commercial_only_refuses_an_estimator_that_forbids_it_and_names_another(
 
 
 def _external(root: Path, python: Path) -> dict[str, Any]:
-    shutil.copy(Path(__file__).parents[3] / REGISTRY, root / REGISTRY)
     (root / "weights").write_text("metric")
     given = {"python": str(python), "weights": "weights", "device": "cpu", "resolution_level": 3}
     return {"unidepth_v2": given, "moge": given | {"dtype": "float32"}}

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
-from more4d.labeling.depth import DEPTH_ESTIMATORS
+from more4d.labeling.depth import DEPTH_ESTIMATORS, WORKER_NAMES
+from more4d.labeling.external import ExternalDepths, ExternalTrackers
 from more4d.labeling.tracks import TRACKERS
+from more4d.labeling.worker.labeler import NETWORKS
 from more4d.weights.labelers import LABELERS, labeler_licences, refuse_noncommercial
 
 ROOT = Path(__file__).parents[3]
@@ -13,6 +15,10 @@ ROOT = Path(__file__).parents[3]
 def test_every_labeler_of_others_is_in_the_shipped_registry() -> None:
     own = {"ground_truth", "network", "flow"}
     assert {*DEPTH_ESTIMATORS, *TRACKERS} - own == set(LABELERS)
+    assert {*ExternalDepths.model_fields, *ExternalTrackers.model_fields} == set(LABELERS)
+    assert set(WORKER_NAMES) == set(ExternalDepths.model_fields)
+    assert {*WORKER_NAMES.values(), *ExternalTrackers.model_fields} == set(NETWORKS)
+    assert set(NETWORKS) == {path.parent.name for path in ROOT.glob("infra/labelers/*/setup.sh")}
     licences = {"unidepth_v2": "CC BY-NC 4.0", "moge": "MIT", "delta": "Snap non-commercial"}
     assert labeler_licences(LABELERS, ROOT) == licences
 

@@ -1,5 +1,7 @@
 """A clip as the labeling stages see it: its row, its frames and, where it was rendered, its truth."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from more4d.data.hashing import hash_file
 from more4d.data.tensors import read_arrays
 from more4d.data.video import read_video
 
@@ -31,6 +34,14 @@ class Clip:
         """Whichever of the two labelers is for clips of this one's origin."""
         return rendered if self.origin == "rendered" else real
 
+    def name_of_contents(self, *beside: NDArray[Any]) -> str:
+        """The clip's id, and twelve digits that tell its video, and arrays beside it, from others."""
+        digest = hashlib.sha256(hash_file(self.path).encode())
+        for array in beside:
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return f"{self.clip_id}-{digest.hexdigest()[:12]}"
+
     def frames(self) -> NDArray[np.uint8]:
         """All frames, uint8 [T, H, W, 3] RGB."""
         return read_video(self.path)[0]
@@ -43,3 +54,9 @@ class Clip:
         if self.start_frame:
             raise ValueError(f"clip {self.clip_id} starts at frame {self.start_frame} of its scene, its truth at 0")
         return arrays, facts
+
+
+def by_labeler(clips: Sequence[Clip], *, rendered: str, real: str) -> dict[str, list[Clip]]:
+    """The clips of each of the two labelers, without one that has none; in the order of the labelers' names."""
+    names = [clip.choose(rendered=rendered, real=real) for clip in clips]
+    return {name: [clip for clip, own in zip(clips, names, strict=True) if own == name] for name in sorted(set(names))}

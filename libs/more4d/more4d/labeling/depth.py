@@ -19,15 +19,18 @@ from safetensors.torch import load_file
 
 from more4d.data.hashing import hash_file
 from more4d.labeling.clips import Clip
-from more4d.labeling.external import DepthNetworkParams, ExternalDepths, Site
+from more4d.labeling.external import DepthNetworkParams, ExternalDepths, MoGeParams, Site
 from more4d.labeling.external_exchange import Exchange
 from more4d.models.depth import DepthConfig, DepthNetwork
 
 STILL_DIFFERENCE = 10.0
 """A pixel is still while its blurred colour stays within this many of 255 levels of the first frame's."""
-_WORKER_NAMES = {"unidepth_v2": "unidepth", "moge": "moge"}
-DEPTH_ESTIMATORS = ("ground_truth", "network", *_WORKER_NAMES)
+WORKER_NAMES = {"unidepth_v2": "unidepth", "moge": "moge"}
+"""What the worker calls the networks of ExternalDepths."""
+DEPTH_ESTIMATORS = ("ground_truth", "network", *WORKER_NAMES)
 _BLUR = 1.0
+_ENOUGH = 0.02
+"""Of the picture: fewer still pixels than this do not tell a frame's scale."""
 _BATCH = 16
 
 
@@ -103,8 +106,9 @@ class ExternalDepth:
     def __init__(self, name: str, params: DepthNetworkParams, site: Site) -> None:
         """Raises ValueError where the environment or the weights are not there."""
         self._name, self._params = name, params
-        self._exchange = Exchange.of(_WORKER_NAMES[name], params, site.work / name, site.root)
+        self._exchange = Exchange.of(WORKER_NAMES[name], params, site.root)
         self._licence = site.licences[name]
+        site.spent.append(self._exchange.folder)
 
     @property
     def info(self) -> LabelerInfo:
@@ -112,16 +116,19 @@ class ExternalDepth:
 
     def prepare(self, clips: Sequence[Clip]) -> None:
         """Every clip answered or recorded as failed. Raises WorkerError where the worker cannot be run."""
-        by_id = {clip.clip_id: clip for clip in clips}
-        self._exchange.ask(list(by_id), lambda clip_id: {"frames": by_id[clip_id].frames()})
+        named = {clip.name_of_contents(): clip for clip in clips}
+        self._exchange.ask(list(named), lambda name: {"frames": named[name].frames()})
 
     def estimate(self, clip: Clip) -> DepthLabel:
         frames = clip.frames()
-        answer = self._exchange.answer(clip.clip_id, {"depths": frames.shape[:3], "intrinsics": (3, 3)})
+        answer = self._exchange.answer(clip.name_of_contents(), {"depths": frames.shape[:3], "intrinsics": (3, 3)})
         depths, intrinsics = answer["depths"], answer["intrinsics"]
         if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or list(intrinsics[2]) != [0, 0, 1]:
             raise ValueError(f"{self._name} answered what is no camera: {intrinsics.tolist()}")
-        return DepthLabel(steady_depth(depths, frames) if self._params.steady else depths, intrinsics)
+        if self._params.steady:
+            far_m = self._params.far_m if isinstance(self._params, MoGeParams) else None
+            depths = steady_depth(depths, frames, far_m=far_m)
+        return DepthLabel(depths, intrinsics)
 
 
 def depth_estimator(
@@ -136,7 +143,7 @@ def depth_estimator(
         return GroundTruthDepth()
     if name == "network":
         return NetworkDepth(base)
-    if name not in _WORKER_NAMES:
+    if name not in WORKER_NAMES:
         raise ValueError(f"unknown depth estimator {name!r}; the estimators are {', '.join(DEPTH_ESTIMATORS)}")
     params = getattr(external, name, None)
     if params is None or site is None:
@@ -144,18 +151,27 @@ def depth_estimator(
     return ExternalDepth(name, params, site)
 
 
-def steady_depth(depths: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def steady_depth(
+    depths: NDArray[np.float32], frames: NDArray[np.uint8], *, far_m: float | None = None
+) -> NDArray[np.float32]:
     """Depths [T, H, W] without breathing: each frame's scale follows the first's on pixels that do not change.
 
-    Pixels that are still throughout then take their median over time.
+    Pixels that are still throughout then take their median over time. What is not positive and finite, or was filled
+    with `far_m`, is no measurement: it counts nowhere and stays as it is.
     """
+    measured = np.isfinite(depths) & (depths > 0)
+    if far_m is not None:
+        measured &= depths != np.float32(far_m)
     still = still_pixels(frames)
     steady = depths.copy()
     for frame in range(1, len(depths)):
-        same = still[frame] if still[frame].mean() > 0.02 else np.ones_like(still[frame])
-        steady[frame] *= np.median(depths[0][same] / depths[frame][same])
-    always = still.all(0)
-    steady[:, always] = np.median(steady[:, always], axis=0)
+        both = measured[0] & measured[frame]
+        same = still[frame] & both if (still[frame] & both).mean() > _ENOUGH else both
+        if same.any():
+            steady[frame][measured[frame]] *= np.median(depths[0][same] / depths[frame][same])
+    always = still.all(0) & measured.any(0)
+    medians = np.nanmedian(np.where(measured, steady, np.nan)[:, always], axis=0)
+    steady[:, always] = np.where(measured[:, always], medians, steady[:, always])
     return steady
 
 

@@ -1,9 +1,9 @@
 """Networks that label in environments of their own: how each is configured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,10 +13,13 @@ from more4d.settings import Section
 class ExternalParams(Section):
     """How one network's program is run."""
 
+    ours: ClassVar[frozenset[str]] = frozenset()
+    """Settings of a network that are used on its answers: it is not told them."""
+
     python: str = Field(min_length=1)
     """Interpreter of its environment: a path (in the workspace, or absolute), or a command's name."""
     weights: str = Field(min_length=1)
-    """A file or folder (in the workspace, or absolute); for UniDepthV2 and MoGe also a Hugging Face id."""
+    """A file or folder (in the workspace, or absolute); for UniDepthV2 and MoGe also `hf:` and a Hugging Face id."""
     device: str = Field(default="cuda", pattern=r"^(cpu|cuda(:\d+)?)$")
     start_seconds: float = Field(default=900, gt=0)
     """It may take this long until its weights are loaded, ..."""
@@ -29,8 +32,9 @@ class ExternalParams(Section):
 class DepthNetworkParams(ExternalParams):
     """What the depth networks have in common."""
 
-    revision: str | None = None
-    """Commit, tag or branch of a Hugging Face repository."""
+    ours = frozenset({"steady"})
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    """Commit of a Hugging Face repository, whole: a branch would be other weights tomorrow."""
     resolution_level: int = Field(default=9, ge=0, le=9)
     """0 is the smallest picture that it was trained on, 9 the largest."""
     camera_frames: int = Field(default=5, ge=1)
@@ -54,6 +58,7 @@ class MoGeParams(DepthNetworkParams):
 class DeltaParams(ExternalParams):
     """Settings of DELTA; the defaults are the published ones."""
 
+    ours = frozenset({"min_visibility"})
     dtype: Literal["float32", "bfloat16"] = "float32"
     upsample_factor: Literal[4, 8] = 4
     """8, with bfloat16, halves the memory: about 20 GB for 100 frames where 40 GB were needed."""
@@ -89,9 +94,9 @@ class ExternalTrackers(Section):
 class Site:
     """Where external labelers work."""
 
-    work: Path
-    """A folder that survives a kill; each of them has a folder of its name there."""
     root: Path
-    """The workspace, which paths in params.yaml are taken from."""
+    """The workspace, which paths in params.yaml are taken from, and under which answers are kept."""
     licences: Mapping[str, str]
     """Of what each of them makes, by its name."""
+    spent: list[Path] = field(default_factory=list)
+    """Each adds the folder of its answers, which is of no use once their labels are in place."""

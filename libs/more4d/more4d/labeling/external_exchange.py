@@ -1,7 +1,8 @@
 """How a network that labels in an environment of its own is run, and how its answers are checked.
 
-Clips and labels travel as safetensors files through an exchange folder (docs/labeling.md) that survives a kill: a later
-run asks only for what is not answered. The program on the other side is more4d/labeling/worker/labeler.py.
+Clips and labels travel as safetensors files through an exchange folder (docs/labeling.md). It belongs to what makes the
+answers, and survives a kill: a later run asks only for what is not answered. The program on the other side is
+more4d/labeling/worker/labeler.py.
 """
 
 import hashlib
@@ -34,7 +35,8 @@ Expected = Mapping[str, tuple[int, ...]]
 WORKER = Path(__file__).parent / "worker" / "labeler.py"
 _POLL_SECONDS = 0.1
 _DEATHS_IN_A_ROW = 3
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+LONGEST_ERROR = 500
+_HUB_ID = re.compile(r"hf:([\w.-]+/[\w.-]+)")
 # Ours would shadow the packages of the labeler's environment.
 _OWN_ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
 
@@ -57,21 +59,18 @@ class Exchange:
     weights_version: str
 
     @classmethod
-    def of(cls, network: str, params: ExternalParams, folder: Path, root: Path) -> Self:
+    def of(cls, network: str, params: ExternalParams, root: Path) -> Self:
         """The exchange of a configured network; paths are taken from the workspace `root`.
 
-        Raises ValueError where its interpreter or weights are not there.
+        Its folder is named after what makes an answer: the network, the settings that it is told, its weights, its
+        environment's source and the worker's code. Raises ValueError where its interpreter or weights are not there.
         """
         python = _interpreter(params.python, root, network)
-        local = (root / params.weights).absolute()
-        if local.exists():
-            return cls(folder, network, params, python, str(local), _hash(local))
-        hub = isinstance(params, DepthNetworkParams)
-        if not (hub and _HUB_ID.fullmatch(params.weights)):
-            kinds = "file, folder or Hugging Face id" if hub else "file"
-            raise ValueError(f"no {kinds} {params.weights} for {network}; docs/labeling.md says where its weights are")
-        revision = params.revision or "main"
-        return cls(folder, network, params, python, params.weights, f"{params.weights}@{revision}")
+        weights, version = _weights(network, params, root)
+        source = Path(python).parent.parent / "labeler-source.txt"
+        makes = [_told(params), version, hash_file(WORKER), source.read_text() if source.is_file() else ""]
+        digest = hashlib.sha256(json.dumps(makes, sort_keys=True).encode()).hexdigest()[:16]
+        return cls(root / ".cache" / "labelers" / f"{network}-{digest}", network, params, python, weights, version)
 
     @property
     def version(self) -> str:
@@ -83,10 +82,12 @@ class Exchange:
     def ask(self, clips: Sequence[str], inputs: Callable[[str], Arrays]) -> None:
         """Have every clip answered, or recorded as failed; `inputs` gives a clip's arrays, or raises ValueError.
 
-        What was answered before is not asked again; what failed is. Raises WorkerError where the worker does not start,
+        Clips are called by names that other contents change. What was answered before is not asked again; what failed
+        is. Raises WorkerError where the worker does not start,
         or dies three times without an answer in between.
         """
-        shutil.rmtree(self.folder / "errors", ignore_errors=True)
+        for name in ("inputs", "errors"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("inputs", "answers", "errors"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         waiting = [clip for clip in clips if not self._file("answers", clip).exists()]
@@ -120,9 +121,12 @@ class Exchange:
         try:
             atomic_write_bytes(self._file("inputs", clip), encode_arrays(inputs(clip), {}))
         except ValueError as reason:
-            self._file("errors", clip).write_text(str(reason))
+            self._fail(clip, str(reason))
             return False
         return True
+
+    def _fail(self, clip: str, reason: str) -> None:
+        atomic_write_bytes(self._file("errors", clip), reason[:LONGEST_ERROR].encode())
 
     def _left(self, clips: Sequence[str]) -> list[str]:
         return [c for c in clips if not self._file("answers", c).exists() and not self._file("errors", c).exists()]
@@ -138,7 +142,7 @@ class Exchange:
                 return
             clip = (self.folder / "current").read_text() if (self.folder / "current").exists() else ""
             if clip in after:
-                atomic_write_bytes(self._file("errors", clip), reason.encode())
+                self._fail(clip, reason)
             deaths = 1 if self._answers(clips) > answers else deaths + 1
             if deaths == _DEATHS_IN_A_ROW or len(self._left(clips)) == len(left):
                 raise WorkerError(f"{self.network}: {len(after)} clips were left without an answer; {reason}")
@@ -150,9 +154,8 @@ class Exchange:
         """One life of the worker over these clips; how it ended."""
         for name in ("ready.json", "current"):
             (self.folder / name).unlink(missing_ok=True)
-        settings = self.params.model_dump(mode="json", exclude=set(ExternalParams.model_fields))
         job = {"network": self.network, "weights": self.weights}
-        job |= {"device": self.params.device, "settings": settings, "clips": list(clips)}
+        job |= {"device": self.params.device, "settings": _told(self.params), "clips": list(clips)}
         atomic_write_json(self.folder / "jobs.json", job)
         with self._process() as process:
             return self._watch(process, clips, bar)
@@ -228,12 +231,36 @@ def _interpreter(python: str, root: Path, network: str) -> str:
     return found
 
 
+def _told(params: ExternalParams) -> dict[str, Any]:
+    """The settings that reach the network."""
+    return params.model_dump(mode="json", exclude={*ExternalParams.model_fields, *params.ours})
+
+
+def _weights(network: str, params: ExternalParams, root: Path) -> tuple[str, str]:
+    """An absolute path, or a Hugging Face id; and what tells these weights from others."""
+    revision = params.revision if isinstance(params, DepthNetworkParams) else None
+    if hub := _HUB_ID.fullmatch(params.weights):
+        if not isinstance(params, DepthNetworkParams):
+            raise ValueError(f"{network} is read from a file alone, not from {params.weights}; see docs/labeling.md")
+        if revision is None:
+            raise ValueError(f"{params.weights} for {network} needs revision: the commit that is meant")
+        return hub[1], f"{hub[1]}@{revision}"
+    if revision is not None:
+        raise ValueError(f"revision is of a Hugging Face repository (hf:owner/name); {params.weights} is a path")
+    local = (root / params.weights).absolute()
+    if not local.exists():
+        also = "; a Hugging Face id is written hf:owner/name" if isinstance(params, DepthNetworkParams) else ""
+        raise ValueError(f"no {local} for {network}; docs/labeling.md says where its weights are{also}")
+    return str(local), _hash(local)
+
+
 def _hash(weights: Path) -> str:
-    """Twelve digits that tell one file, or one folder of files, from another."""
+    """Twelve digits that tell one file, or one folder of files, from another; hidden ones are not weights."""
     if weights.is_file():
         return hash_file(weights)[:12]
-    files = sorted(path for path in weights.rglob("*") if path.is_file())
-    return hashlib.sha256("".join(f"{path.name} {hash_file(path)}\n" for path in files).encode()).hexdigest()[:12]
+    named = {path.relative_to(weights): path for path in weights.rglob("*") if path.is_file()}
+    seen = sorted(name for name in named if not any(part.startswith(".") for part in name.parts))
+    return hashlib.sha256("".join(f"{n.as_posix()} {hash_file(named[n])}\n" for n in seen).encode()).hexdigest()[:12]
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:

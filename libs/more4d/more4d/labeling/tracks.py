@@ -19,7 +19,7 @@ from more4d.labeling.external import DeltaParams, ExternalTrackers, Site
 from more4d.labeling.external_exchange import Arrays, Exchange
 from more4d.labeling.flow_tracker import FlowTrackerParams, lift, track_pixels
 
-TRACKERS = ("ground_truth", "flow", "delta")
+TRACKERS = ("ground_truth", "flow", *ExternalTrackers.model_fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,14 +101,17 @@ class DeltaTracker:
     way in the picture is added to the pixel, the change of depth multiplies the pixel's own depth. So every track starts
     at its pixel's centre and at its depth, exactly. At 384x512 pixels and grid points are the same.
 
-    A point that leaves the picture keeps its position and is not visible there.
+    A point that leaves the picture keeps its position and is not visible there. Where DELTA's own first depth is not
+    positive there is no change of depth to follow: that pixel's points are not a number and never visible, which the
+    quality criteria count.
     """
 
     def __init__(self, params: DeltaParams, site: Site) -> None:
         """Raises ValueError where the environment or the weights are not there."""
         self._params = params
-        self._exchange = Exchange.of("delta", params, site.work / "delta", site.root)
+        self._exchange = Exchange.of("delta", params, site.root)
         self._licence = site.licences["delta"]
+        site.spent.append(self._exchange.folder)
 
     @property
     def info(self) -> LabelerInfo:
@@ -116,14 +119,13 @@ class DeltaTracker:
 
     def prepare(self, clips: Sequence[Clip], depths: Path) -> None:
         """Every clip answered or recorded as failed. Raises WorkerError where the worker cannot be run."""
-        by_id = {clip.clip_id: clip for clip in clips}
-        self._exchange.ask(list(by_id), lambda clip_id: _delta_inputs(by_id[clip_id], depths))
+        named = {clip.name_of_contents(read_depth(depths, clip)[0].depths): clip for clip in clips}
+        self._exchange.ask(list(named), lambda name: _delta_inputs(named[name], depths))
 
     def track(self, clip: Clip, depth: DepthLabel) -> TrackLabel:
         grid = (len(depth.depths), *self._params.resolution)
-        answer = self._exchange.answer(clip.clip_id, {"uv": (*grid, 2), "depth": grid, "visibility": grid})
-        if (answer["depth"][0] <= 0).any():
-            raise ValueError(f"delta: {(answer['depth'][0] <= 0).mean():.1%} of the first depths are not positive")
+        name = clip.name_of_contents(depth.depths)
+        answer = self._exchange.answer(name, {"uv": (*grid, 2), "depth": grid, "visibility": grid})
         return on_pixels(answer["uv"], answer["depth"], answer["visibility"] > self._params.min_visibility, depth)
 
 
@@ -132,7 +134,7 @@ def on_pixels(
 ) -> TrackLabel:
     """The label of a clip out of tracks of another grid over the same picture, as DeltaTracker says.
 
-    uv [T, h, w, 2] in the grid's pixels (centres at +0.5), z [T, h, w] in any unit, positive in the first frame.
+    uv [T, h, w, 2] in the grid's pixels (centres at +0.5), z [T, h, w] in any unit.
     """
     _, height, width = depth.depths.shape
     near = np.ix_(np.arange(len(uv)), _nearest(uv.shape[1], height), _nearest(uv.shape[2], width))
@@ -144,8 +146,9 @@ def on_pixels(
     visibility = visible[near] & inside
     # A first-frame pixel is seen in the first frame.
     visibility[0] = True
-    points = _lifted(positions, depth.depths[0] * (z / z[:1])[near], depth.intrinsics)
-    return TrackLabel(points, visibility, depth.depths[0], depth.intrinsics)
+    change = np.divide(z, z[:1], out=np.full_like(z, np.nan), where=z[:1] > 0)
+    points = _lifted(positions, depth.depths[0] * change[near], depth.intrinsics)
+    return TrackLabel(points, visibility & np.isfinite(points[..., 2]), depth.depths[0], depth.intrinsics)
 
 
 def _nearest(cells: int, pixels: int) -> NDArray[np.intp]:
@@ -162,7 +165,7 @@ def _lifted(
 
 def _delta_inputs(clip: Clip, depths: Path) -> Arrays:
     measured = read_depth(depths, clip)[0]
-    return {"frames": clip.frames(), "depths": measured.depths, "intrinsics": measured.intrinsics}
+    return {"frames": clip.frames(), "depths": measured.depths}
 
 
 def read_depth(depths: Path, clip: Clip) -> tuple[DepthLabel, dict[str, Any]]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import encode_arrays
-from more4d.labeling.clips import Clip
+from more4d.labeling.clips import Clip, by_labeler
 from more4d.labeling.depth import DepthEstimator, DepthLabel, depth_estimator
 from more4d.labeling.external import ExternalDepths, Site
 from more4d.parallel import ordered_map
@@ -41,6 +41,7 @@ class DepthStage(Stage[DepthParams]):
         "clips": "datasets/clips",
         "selection": "datasets/selection",
         "base": "models/tiny-base",
+        "registry": "models/weights.toml",
     }
     outputs = {"depth": "datasets/depth"}
 
@@ -48,10 +49,12 @@ class DepthStage(Stage[DepthParams]):
         folder, params = context.outputs["depth"], context.params
         clips = selected_clips(context.inputs["clips"], context.inputs["selection"], context.inputs["source"])
         if params.commercial_only:
-            refuse_noncommercial((params.rendered, params.real), context.work.parents[2], stage=self.name)
-        estimators = _estimators(context, clips)
+            refuse_noncommercial((params.rendered, params.real), context.root, stage=self.name)
+        chosen = by_labeler(clips, rendered=params.rendered, real=params.real)
+        site, base = Site(context.root, labeler_licences(chosen, context.root), context.spent), context.inputs["base"]
+        estimators = {name: depth_estimator(name, base, external=params.external, site=site) for name in chosen}
         for name, estimator in estimators.items():
-            estimator.prepare([clip for clip in clips if _chosen(params, clip) == name])
+            estimator.prepare(chosen[name])
         estimate = partial(_estimate, params, estimators)
         rows = []
         for row, data in ordered_map(estimate, clips, workers=context.workers, label="clips"):
@@ -71,22 +74,10 @@ def selected_clips(clips: Path, selection: Path, source: Path) -> list[Clip]:
     return [Clip.of_row(row, clips, source) for row in rows if row["clip_id"] in chosen]
 
 
-def _chosen(params: DepthParams, clip: Clip) -> str:
-    return clip.choose(rendered=params.rendered, real=params.real)
-
-
-def _estimators(context: Context[DepthParams], clips: list[Clip]) -> dict[str, DepthEstimator]:
-    """The estimators that these clips need, by name."""
-    params, root = context.params, context.work.parents[2]
-    names = sorted({_chosen(params, clip) for clip in clips})
-    site = Site(context.work, root, labeler_licences(names, root))
-    return {n: depth_estimator(n, context.inputs["base"], external=params.external, site=site) for n in names}
-
-
 def _estimate(
     params: DepthParams, estimators: Mapping[str, DepthEstimator], clip: Clip
 ) -> tuple[dict[str, Any], bytes]:
-    estimator = estimators[_chosen(params, clip)]
+    estimator = estimators[clip.choose(rendered=params.rendered, real=params.real)]
     row: dict[str, Any] = {
         "clip_id": clip.clip_id,
         "model": estimator.info.model,

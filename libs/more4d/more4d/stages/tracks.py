@@ -11,7 +11,7 @@ from pydantic import Field
 
 from more4d.data.tables import read_accepted, require_accepted, verdict, write_table
 from more4d.data.tensors import encode_arrays
-from more4d.labeling.clips import Clip
+from more4d.labeling.clips import Clip, by_labeler
 from more4d.labeling.external import ExternalTrackers, Site
 from more4d.labeling.flow_tracker import FlowTrackerParams
 from more4d.labeling.tracks import Tracker, TrackLabel, read_depth, tracker
@@ -44,7 +44,12 @@ class TracksStage(Stage[TracksParams]):
 
     name = "tracks"
     section = TracksParams
-    inputs = {"source": "datasets/source", "clips": "datasets/clips", "depth": "datasets/depth"}
+    inputs = {
+        "source": "datasets/source",
+        "clips": "datasets/clips",
+        "depth": "datasets/depth",
+        "registry": "models/weights.toml",
+    }
     outputs = {"tracks": "datasets/tracks"}
 
     def run(self, context: Context[TracksParams]) -> dict[str, float]:
@@ -52,16 +57,18 @@ class TracksStage(Stage[TracksParams]):
         depths = read_accepted(inputs["depth"] / "depth.parquet")
         if params.commercial_only:
             names = (params.rendered, params.real, *sorted(set(depths["model"])))
-            refuse_noncommercial(names, context.work.parents[2], stage=self.name)
+            refuse_noncommercial(names, context.root, stage=self.name)
         measured = set(depths["clip_id"])
         clips = [
             Clip.of_row(row, inputs["clips"], inputs["source"])
             for row in read_accepted(inputs["clips"] / "clips.parquet").to_dict("records")
             if row["clip_id"] in measured
         ]
-        trackers = _trackers(context, clips)
-        for name, chosen in trackers.items():
-            chosen.prepare([clip for clip in clips if _chosen(params, clip) == name], inputs["depth"])
+        chosen = by_labeler(clips, rendered=params.rendered, real=params.real)
+        site = Site(context.root, labeler_licences(chosen, context.root), context.spent)
+        trackers = {name: tracker(name, params.flow, external=params.external, site=site) for name in chosen}
+        for name, one in trackers.items():
+            one.prepare(chosen[name], inputs["depth"])
         track = partial(_track, params, trackers, inputs["depth"])
         rows = []
         for row, data in ordered_map(track, clips, workers=context.workers, label="clips"):
@@ -75,22 +82,10 @@ class TracksStage(Stage[TracksParams]):
         return {**counts, **means}
 
 
-def _chosen(params: TracksParams, clip: Clip) -> str:
-    return clip.choose(rendered=params.rendered, real=params.real)
-
-
-def _trackers(context: Context[TracksParams], clips: list[Clip]) -> dict[str, Tracker]:
-    """The trackers that these clips need, by name."""
-    params, root = context.params, context.work.parents[2]
-    names = sorted({_chosen(params, clip) for clip in clips})
-    site = Site(context.work, root, labeler_licences(names, root))
-    return {n: tracker(n, params.flow, external=params.external, site=site) for n in names}
-
-
 def _track(
     params: TracksParams, trackers: Mapping[str, Tracker], depth_folder: Path, clip: Clip
 ) -> tuple[dict[str, Any], bytes]:
-    chosen = trackers[_chosen(params, clip)]
+    chosen = trackers[clip.choose(rendered=params.rendered, real=params.real)]
     depth, depth_facts = read_depth(depth_folder, clip)
     row: dict[str, Any] = {
         "clip_id": clip.clip_id,

@@ -203,13 +203,14 @@ def main() -> None:
             save_file_whole(answer, network.label(load_file(given.folder / "inputs" / f"{clip}.safetensors")))
         except Exception as failure:  # one clip's failure must not be the others'; it is on record
             traceback.print_exc()
-            write_text(error, f"{type(failure).__name__}: {failure}")
+            write_text(error, f"{type(failure).__name__}: {failure}"[:LONGEST_ERROR])
             if torch.cuda.is_initialized():
                 # Frees what a failed clip held; where the GPU itself is lost this raises, and a new process is made.
                 torch.cuda.empty_cache()
                 torch.cuda.synchronize()
 
 
+LONGEST_ERROR = 500
 ENDS = (("answers", "safetensors"), ("errors", "txt"))
 
 
