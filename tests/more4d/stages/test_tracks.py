@@ -1,15 +1,13 @@
 """Claims about more4d.stages.tracks."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from more4d.data.tables import read_table, write_table
+from more4d.data.tables import TooManyRejectsError, read_table, write_table
 from more4d.data.tensors import read_arrays
-from more4d.weights.registry import REGISTRY
 
 
 def test_all_clips_have_one_schema_whoever_tracked_them(lineage: Any) -> None:
@@ -39,10 +37,7 @@ def test_a_tracker_that_loses_too_much_is_a_verdict(branch: Any) -> None:
 
 
 def test_delta_tracks_the_real_clips_in_the_same_schema(branch: Any, labeler_environment: Path) -> None:
-    shutil.copy(Path(__file__).parents[3] / REGISTRY, branch.root / REGISTRY)
-    torch.save({"step": torch.tensor([1.0, 0.0])}, branch.root / "densetrack3d.pth")
-    delta = {"python": str(labeler_environment), "weights": "densetrack3d.pth", "device": "cpu", "resolution": [32, 64]}
-    branch.run("tracks", real="delta", external={"delta": delta | {"upsample_factor": 8}})
+    branch.run("tracks", real="delta", external=_delta(branch.root, labeler_environment))
     folder = branch.root / "datasets" / "tracks"
     arrays, facts = read_arrays(folder / "walk-00000.safetensors")
     depths, _ = read_arrays(branch.root / "datasets" / "depth" / "walk-00000.safetensors")
@@ -56,8 +51,24 @@ def test_delta_tracks_the_real_clips_in_the_same_schema(branch: Any, labeler_env
     np.testing.assert_array_equal(arrays["depth0"], depths["depths"][0])
 
 
+def test_after_a_stage_failed_its_answers_serve_other_settings_of_the_stage(
+    branch: Any, labeler_environment: Path
+) -> None:
+    given = _delta(branch.root, labeler_environment)
+    with pytest.raises(TooManyRejectsError):
+        branch.run("tracks", real="delta", external=given, min_visible_share=0.96)
+    kept = list((branch.root / ".cache" / "labelers").glob("delta-*/answers/walk-*.safetensors"))
+    assert kept
+    # Nothing is asked: this is no interpreter.
+    (branch.root / "python").write_text("no program")
+    given["delta"] |= {"python": "python", "clip_seconds": 1}
+    branch.run("tracks", real="delta", external=given, min_visible_share=0.96, max_rejected_share=0.99)
+    rows = read_table(branch.root / "datasets" / "tracks" / "tracks.parquet")
+    assert "delta" in set(rows["tracker"])
+    assert not list((branch.root / ".cache" / "labelers").iterdir())
+
+
 def test_commercial_only_refuses_delta_and_tracks_over_depth_that_forbids_it(branch: Any) -> None:
-    shutil.copy(Path(__file__).parents[3] / REGISTRY, branch.root / REGISTRY)
     with pytest.raises(ValueError, match=r"delta is .* use optical-flow chaining"):
         branch.run("tracks", real="delta", commercial_only=True)
     branch.run("tracks", commercial_only=True)
@@ -65,3 +76,9 @@ def test_commercial_only_refuses_delta_and_tracks_over_depth_that_forbids_it(bra
     write_table(path, read_table(path).assign(model="unidepth_v2"))
     with pytest.raises(ValueError, match=r"unidepth_v2 is .* use MoGe \(MIT\) instead"):
         branch.run("tracks", commercial_only=True)
+
+
+def _delta(root: Path, python: Path) -> dict[str, Any]:
+    torch.save({"step": torch.tensor([1.0, 0.0])}, root / "densetrack3d.pth")
+    given = {"python": str(python), "weights": "densetrack3d.pth", "device": "cpu", "resolution": [32, 64]}
+    return {"delta": given | {"upsample_factor": 8}}
