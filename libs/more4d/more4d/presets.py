@@ -71,7 +71,7 @@ TINY: dict[str, Any] = {
             "scale": 1.25,
             "max_scale_change": 0.33,
             "max_flow_error": 0.7,
-            "max_unexplained_change": 0.12,
+            "max_unexplained_change": 0.15,
         },
         "shard_bytes": 100_000_000,
         "max_rejected_share": 0.5,
