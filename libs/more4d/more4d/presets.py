@@ -70,7 +70,7 @@ TINY: dict[str, Any] = {
             "max_depth_deviation": 1.3,
             "scale": 1.25,
             "max_scale_change": 0.33,
-            "max_flow_error": 0.7,
+            "max_flow_error": 0.65,
             "max_unexplained_change": 0.15,
         },
         "shard_bytes": 100_000_000,
