@@ -17,9 +17,10 @@ import yaml
 from pydantic import ValidationError
 
 from more4d.labeling.broken import BREAKS, Labeled, break_sample
-from more4d.labeling.flow_tracker import FlowTrackerParams, lift, track_pixels
+from more4d.labeling.depth import DepthLabel
+from more4d.labeling.flow_tracker import FlowTrackerParams
 from more4d.labeling.quality import QualityThresholds, judge_tracks
-from more4d.labeling.tracks import TrackLabel
+from more4d.labeling.tracks import TrackLabel, track_by_flow
 from more4d.parallel import ordered_map
 from more4d.presets import PRESETS
 from more4d.scenes import RenderedScene, SceneConfig, render_scene, sample_scene
@@ -150,9 +151,8 @@ def _labeled(scene: RenderedScene) -> Labeled:
 
 def _by_flow(scene: RenderedScene, params: FlowTrackerParams) -> Labeled:
     """The scene with tracks as real clips get them, over its true depth."""
-    pixels = track_pixels(scene.video, params)
-    points = lift(pixels, scene.depths, scene.intrinsics, params.still_pixels)
-    return Labeled(scene.video, TrackLabel(points, pixels.visible, scene.depth, scene.intrinsics))
+    depth = DepthLabel(scene.depths, scene.intrinsics)
+    return Labeled(scene.video, track_by_flow(scene.video, depth, params))
 
 
 def read_params(preset: str, file: Path | None) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 Suffixes: K frames looked at, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -52,12 +52,13 @@ class Look:
 def look(tracks: TrackLabel, video: NDArray[np.uint8]) -> Look:
     """What the two measures compare, of a clip uint8 [T, H, W, 3]."""
     frames = spread(len(video), _FRAMES)
+    chosen = replace(tracks, points=tracks.points[frames], visibility=tracks.visibility[frames])
     ratio = min(1.0, _LONG_SIDE / max(video.shape[1:3]))
     size = (round(video.shape[2] * ratio), round(video.shape[1] * ratio))
     pictures = [np.asarray(cv2.resize(video[f], size, interpolation=cv2.INTER_AREA), np.uint8) for f in frames]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        pixels = tracks.uv[frames] * np.float32(ratio)
-        ahead = tracks.visibility[frames] & (tracks.points[frames][..., 2] > 0)
+        pixels = chosen.uv * np.float32(ratio)
+        ahead = chosen.visibility & (chosen.depth > 0)
         seen = ahead & (pixels >= 0).all(-1) & (pixels < np.array(size)).all(-1)
     return Look(pictures, np.where(seen[..., None], pixels, 0).astype(np.float32), seen)
 

@@ -88,9 +88,14 @@ class FlowTracker:
         return
 
     def track(self, clip: Clip, depth: DepthLabel) -> TrackLabel:
-        pixels = track_pixels(clip.frames(), self._params)
-        points = lift(pixels, depth.depths, depth.intrinsics, self._params.still_pixels)
-        return TrackLabel(points, pixels.visible, depth.depths[0], depth.intrinsics)
+        return track_by_flow(clip.frames(), depth, self._params)
+
+
+def track_by_flow(frames: NDArray[np.uint8], depth: DepthLabel, params: FlowTrackerParams) -> TrackLabel:
+    """Tracks of frames uint8 [T, H, W, 3] by chained optical flow, lifted by their depth."""
+    pixels = track_pixels(frames, params)
+    points = lift(pixels, depth.depths, depth.intrinsics, params.still_pixels)
+    return TrackLabel(points, pixels.visible, depth.depths[0], depth.intrinsics)
 
 
 class DeltaTracker:
