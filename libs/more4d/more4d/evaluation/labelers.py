@@ -9,7 +9,6 @@ Shape letters: T frames, H height, W width.
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 import yaml
 from numpy.typing import NDArray
 
 from more4d.data.atomic import atomic_write_json
+from more4d.evaluation.command import run_command
 from more4d.evaluation.depth import constant_depth, depth_scores
 from more4d.evaluation.held_out import Size
 from more4d.evaluation.pooling import Interval, bootstrap
@@ -248,12 +247,7 @@ class _FramesClip(Clip):
 
 def main() -> None:
     """Run the command line; the user's mistakes end in one line on stderr and exit code 2."""
-    try:
-        with torch.no_grad():
-            app(standalone_mode=False)
-    except (typer.TyperException, ValueError, OSError) as error:
-        typer.echo(f"more4d.evaluation.labelers: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+    run_command(app, "more4d.evaluation.labelers")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ start from the true first-frame depth. Progress goes to stderr. Needs the packag
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 
 from more4d.data.atomic import atomic_directory, atomic_write_json
 from more4d.data.tensors import write_arrays
 from more4d.evaluation.baselines import MotionStatistics, caption_lookup, gather_statistics, mean_motion
+from more4d.evaluation.command import run_command
 from more4d.evaluation.depth import depth_sums
 from more4d.evaluation.held_out import Size, clip_of, held_out_scenes, training_clips
 from more4d.evaluation.obedience import AXES, turned
@@ -197,12 +196,7 @@ def _batches(scenes: Iterable[RenderedScene], size: int) -> Iterator[list[Render
 
 def main() -> None:
     """Run the command line; the user's mistakes end in one line on stderr and exit code 2."""
-    try:
-        with torch.no_grad():
-            app(standalone_mode=False)
-    except (typer.TyperException, ValueError, OSError) as error:
-        typer.echo(f"more4d.evaluation.tiny: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+    run_command(app, "more4d.evaluation.tiny")
 
 
 if __name__ == "__main__":
