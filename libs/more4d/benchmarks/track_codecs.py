@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from more4d.data.planes import pack_planes, unfold, unpack_planes
 from more4d.data.sample import Sample, decode_sample, encode_sample
 from more4d.data.tracks_codec import encode_tracks
 from more4d.labeling.flow_tracker import FlowTrackerParams, lift, track_pixels
@@ -42,6 +43,7 @@ def codecs() -> list[Codec]:
     """All candidates that are installed."""
     zstd = pa.Codec("zstd", compression_level=5)
     found = [
+        Codec("byte planes + zstd 5 (ours)", pack_planes, lambda c, n: unpack_planes(c, n // 2)),
         Codec(
             "pcodec",
             lambda a: standalone.simple_compress(a, ChunkConfig()),
@@ -88,7 +90,7 @@ def noisy(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
 def steps_of(points: NDArray[np.float32], scene: RenderedScene) -> NDArray[np.int16]:
     """What the codec is given: steps of u, v and log depth, as differences from the frame before."""
     tracks = encode_tracks(points, scene.depths[0], scene.intrinsics)
-    return standalone.simple_decompress(tracks.files["steps"])
+    return unfold(unpack_planes(tracks.files["steps"], points.size))
 
 
 def table(kind: str, points: NDArray[np.float32], scene: RenderedScene) -> None:

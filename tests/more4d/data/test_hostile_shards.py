@@ -102,7 +102,7 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "a shape in words": ({"shape": "5x32x48"}, "shape: Input should be a valid list"),
     "views in a list": ({"views": ["static"]}, "views: Input should be a valid dictionary"),
     "a view that says nothing": ({"views": {"static": {}}}, "views.static.truth: Field required"),
-    "tracks without scales": ({"tracks": {"codec": "pcodec"}}, "tracks.camera: Field required"),
+    "tracks without scales": ({"tracks": {"codec": "zstd-planes"}}, "tracks.camera: Field required"),
     "no tracks": ({"tracks": None}, "tracks: Input should be"),
     "provenance in a list": ({"provenance": []}, "provenance: Input should be a valid dictionary"),
     "what nobody asked for": ({"hook": "x"}, "hook: Extra inputs are not permitted"),

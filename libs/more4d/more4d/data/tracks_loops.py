@@ -55,30 +55,40 @@ def quantise(
 
 @numba.njit(nogil=True, cache=True)
 def dequantise(
-    steps_3THW: NDArray[np.int16],
+    planes_23THW: NDArray[np.uint8],
     base_HW: NDArray[np.float32],
     camera: Camera,
     pixels_per_step: float,
     growth: NDArray[np.float32],
     points_THW3: NDArray[np.float32],
 ) -> None:
-    """Fill the points that the differences stand for; `growth` is z / base of every int16 step from the lowest on."""
+    """Fill the points that the differences stand for, low and high bytes as `planes.pack_planes` folded them.
+
+    `growth` is z / base of every int16 step from the lowest on.
+    """
     fx, fy, cx, cy = camera
     pixel = np.float32(pixels_per_step)
     over_fx, over_fy = np.float32(1 / fx), np.float32(1 / fy)
-    _, frames, height, width = steps_3THW.shape
+    _, _, frames, height, width = planes_23THW.shape
     now = np.zeros((3, height, width), np.int16)
     for frame in range(frames):
         for row in range(height):
+            # Apart from the points' loop: this one runs on whole vectors of integers.
+            for axis in range(3):
+                _advance(now[axis, row], planes_23THW[0, axis, frame, row], planes_23THW[1, axis, frame, row])
             v = np.float32(row + 0.5 - cy)
             for column in range(width):
-                a = np.int16(now[0, row, column] + steps_3THW[0, frame, row, column])
-                b = np.int16(now[1, row, column] + steps_3THW[1, frame, row, column])
-                c = np.int16(now[2, row, column] + steps_3THW[2, frame, row, column])
-                now[0, row, column], now[1, row, column], now[2, row, column] = a, b, c
                 # Unsigned: numba looks for negative indices otherwise.
-                z = base_HW[row, column] * growth[np.uint64(np.int64(c) + 32768)]
+                z = base_HW[row, column] * growth[np.uint64(np.int64(now[2, row, column]) + 32768)]
                 u = np.float32(column + 0.5 - cx)
-                points_THW3[frame, row, column, 0] = (np.float32(a) * pixel + u) * over_fx * z
-                points_THW3[frame, row, column, 1] = (np.float32(b) * pixel + v) * over_fy * z
+                points_THW3[frame, row, column, 0] = (np.float32(now[0, row, column]) * pixel + u) * over_fx * z
+                points_THW3[frame, row, column, 1] = (np.float32(now[1, row, column]) * pixel + v) * over_fy * z
                 points_THW3[frame, row, column, 2] = z
+
+
+@numba.njit(nogil=True, cache=True)
+def _advance(now_W: NDArray[np.int16], low_W: NDArray[np.uint8], high_W: NDArray[np.uint8]) -> None:
+    one = np.uint16(1)
+    for column in range(len(now_W)):
+        folded = np.uint16(low_W[column]) | (np.uint16(high_W[column]) << np.uint16(8))
+        now_W[column] = np.int16(now_W[column] + np.int16((folded >> one) ^ (-(folded & one))))
