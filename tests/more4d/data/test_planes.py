@@ -29,7 +29,9 @@ def test_another_count_than_was_packed_is_refused(count: int) -> None:
         unpack_planes(pack_planes(np.ones(1000, np.int16)), count)
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\x28\xb5\x2f\xfd", pack_planes(EXTREMES)[:-1], pack_planes(EXTREMES) + b"x"])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"\x28\xb5\x2f\xfd", pack_planes(EXTREMES)[:-1], pack_planes(EXTREMES) + b"x"]
+)
 def test_damaged_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="ZSTD|Corrupt"):
         unpack_planes(data, EXTREMES.size)
