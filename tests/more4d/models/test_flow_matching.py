@@ -8,11 +8,14 @@ from more4d.models.flow_matching import (
     TIMESTEPS,
     add_noise,
     flow_scheduler,
-    sample_sigmas,
+    logit_normal,
     seeded_noise,
+    shift_sigmas,
     to_sample,
     to_velocity,
 )
+from scipy.special import logit
+from scipy.stats import kstest, norm
 from torch import Tensor
 
 SHAPE = torch.Size((2, 3, 1, 2, 2))
@@ -40,12 +43,21 @@ def test_noise_runs_from_the_sample_to_pure_noise() -> None:
     assert torch.equal(add_noise(clean, noise, torch.ones(2)), noise)
 
 
-def test_a_shift_moves_noise_levels_towards_one_and_the_generator_alone_draws_them() -> None:
-    draws = {shift: sample_sigmas(4000, shift, torch.Generator().manual_seed(0)) for shift in (1.0, 5.0)}
-    assert float(draws[1.0].mean()) == pytest.approx(0.5, abs=0.02)
-    assert float(draws[5.0].median()) == pytest.approx(5 / 6, abs=0.02)
-    assert all(float(d.min()) > 0 and float(d.max()) <= 1 for d in draws.values())
-    assert torch.equal(draws[5.0], sample_sigmas(4000, 5.0, torch.Generator().manual_seed(0)))
+def test_a_shift_moves_noise_levels_towards_one() -> None:
+    uniform = torch.linspace(0, 1, 4001)
+    shifted = {shift: shift_sigmas(uniform, shift) for shift in (1.0, 5.0)}
+    assert torch.allclose(shifted[1.0][4:], uniform[4:])
+    assert float(shifted[5.0].median()) == pytest.approx(5 / 6, abs=1e-4)
+    assert all(float(each.min()) > 0 and float(each.max()) <= 1 for each in shifted.values())
+    assert bool((shifted[5.0].diff() >= 0).all())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 0.3)])
+def test_logit_normal_levels_have_that_distribution(mean: float, std: float) -> None:
+    normal = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    levels = logit_normal(normal, mean, std)
+    assert kstest(logit(levels.numpy()), norm(mean, std).cdf).pvalue > 0.01
+    assert kstest(logit(levels.numpy()), norm(mean + 0.05, std).cdf).pvalue < 0.01
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])

@@ -1,11 +1,22 @@
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 import torch
 from more4d.models.bundle import Models
 from more4d.models.flow_matching import Prediction
 from more4d.models.vae import MotionVAE, MotionVAEConfig
-from more4d.training.flow import Conditions, FlowObjective, FlowSettings, empty_text, keep, require_prediction
+from more4d.training.draws import Draws
+from more4d.training.flow import (
+    Conditions,
+    FlowObjective,
+    FlowSettings,
+    Kept,
+    empty_text,
+    keep,
+    require_prediction,
+    weighted_means,
+)
 from torch import Tensor, nn
 
 SHAPE = (4, 16, 2, 2, 2)
@@ -15,11 +26,12 @@ class Latents:
     """Four latents with a text and an image each."""
 
     size = 4
+    ids = ("a", "b", "c", "d")
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """All of them, whatever is asked for."""
         clean = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
-        return {"clean": clean, "text": torch.ones(4, 3, 8), "image": torch.ones(4, 2, 8)}
+        return {"clean": clean, "logvar": 2 * clean, "text": torch.ones(4, 3, 8), "image": torch.ones(4, 2, 8)}
 
 
 class Watched(FlowObjective):
@@ -30,7 +42,7 @@ class Watched(FlowObjective):
             return Conditions(batch["text"], batch["image"])
 
         super().__init__(nn.Linear(1, 1), nn.Linear(1, 1), vae, Latents(), conditions, settings)
-        self.error, self.given, self.controls = error, [], []
+        self.error, self.given, self.kept, self.noisy = error, [], [], []
         self.sample = torch.zeros(())
         self.half = True
 
@@ -38,12 +50,15 @@ class Watched(FlowObjective):
         """The latent."""
         return batch["clean"]
 
-    def predict(
-        self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, control: Tensor
-    ) -> Tensor:
+    def log_variance(self, batch: dict[str, Tensor]) -> Tensor:
+        """That of the latent."""
+        return batch["logvar"]
+
+    def predict(self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, kept: Kept) -> Tensor:
         """The truth, plus the error."""
         self.given.append(given)
-        self.controls.append(control)
+        self.kept.append(kept)
+        self.noisy.append((noisy, sigmas))
         clean = batch["clean"]
         sigma = sigmas.reshape(-1, 1, 1, 1, 1)
         right = clean if self.settings.prediction == "sample" else (noisy - clean) / sigma
@@ -52,16 +67,17 @@ class Watched(FlowObjective):
     def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """A constant; what was to be decoded is remembered."""
         self.sample, self.half = sample, torch.is_autocast_enabled("cpu")
-        return torch.tensor(3.0)
+        return torch.full((len(sample),), 3.0)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(seed: int = 0, places: Sequence[int] = range(4)) -> Draws:
+    """The streams of the first step."""
+    return Draws(seed, 0, places)
 
 
 def losses(objective: FlowObjective, seed: int = 0) -> dict[str, Tensor]:
     """The objective's losses on its four latents."""
-    return objective.loss(objective.batch(torch.arange(4)), generator(seed))
+    return objective.loss(objective.batch(torch.arange(4)), draws(seed))
 
 
 @pytest.mark.parametrize("prediction", ["sample", "velocity"])
@@ -96,15 +112,16 @@ def test_cells_with_a_signal_weigh_more(models: Models) -> None:
     assert float(ratio) == pytest.approx(float(1 + 2 * strength), rel=1e-4)
 
 
-def test_text_image_and_control_are_dropped_sample_by_sample(models: Models) -> None:
-    settings = FlowSettings(drop_text=0.5, drop_image=0.25, drop_control=0.1)
+def test_text_image_control_and_reference_are_dropped_sample_by_sample(models: Models) -> None:
+    settings = FlowSettings(drop_text=0.5, drop_image=0.25, drop_control=0.1, drop_reference=0.4)
     objective = Watched(models.vae, settings)
     for seed in range(200):
         losses(objective, seed)
     for found, share in (
         (torch.stack([g.text for g in objective.given]), 0.5),
         (torch.stack([g.image for g in objective.given]), 0.25),
-        (torch.stack(objective.controls), 0.1),
+        (torch.stack([k.control for k in objective.kept]), 0.1),
+        (torch.stack([k.reference for k in objective.kept]), 0.4),
     ):
         rows = found.flatten(2)
         assert bool((rows == rows[..., :1]).all())
@@ -131,7 +148,7 @@ def test_the_checkpoint_says_what_dropped_text_becomes(models: Models) -> None:
     assert found is not None and torch.equal(found, models.text.encode([""]))
 
 
-def test_the_generator_alone_decides(models: Models) -> None:
+def test_the_draws_alone_decide(models: Models) -> None:
     settings = FlowSettings(drop_text=0.5)
     first, second = Watched(models.vae, settings, 0.1), Watched(models.vae, settings, 0.1)
     torch.manual_seed(1)
@@ -142,7 +159,7 @@ def test_the_generator_alone_decides(models: Models) -> None:
 
 
 def test_keep_is_shaped_to_multiply() -> None:
-    assert keep(3, 0.0, generator(), torch.zeros(3, 2, 2)).tolist() == [[[1]], [[1]], [[1]]]
+    assert keep(0.0, draws(places=range(3)), torch.zeros(3, 2, 2)).tolist() == [[[1]], [[1]], [[1]]]
 
 
 def test_decoding_needs_a_linear_start_vae() -> None:

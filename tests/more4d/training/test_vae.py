@@ -6,6 +6,7 @@ from more4d.models.architectures import Architecture
 from more4d.models.vae import MotionVAE, cell_vectors
 from more4d.training.base_scenes import BaseScenes
 from more4d.training.base_sources import MotionScenes
+from more4d.training.draws import Draws
 from more4d.training.loop import TrainSettings, train
 from more4d.training.vae import MotionVAEObjective, VAELossSettings, codec_error, fit_linear_start, train_or_keep
 from torch import Tensor
@@ -80,7 +81,7 @@ def test_the_trajectory_encoder_learns_through_the_frozen_encoder_unless_frozen(
     vae: MotionVAE, source: MotionScenes, trained: bool
 ) -> None:
     objective = MotionVAEObjective(vae, source, VAELossSettings(train_trajectory_encoder=trained))
-    objective.loss(objective.batch(torch.arange(2)), torch.Generator())["loss"].backward()
+    objective.loss(objective.batch(torch.arange(2)), Draws(0, 0, range(2)))["loss"].backward()
     gradient = vae.trajectory_encoder.net.conv_out.weight.grad
     assert (gradient is not None and bool(gradient.any())) == trained
     assert vae.vae.decoder.conv_out.weight.grad is not None
@@ -104,7 +105,7 @@ def test_video_costs_nothing_where_it_has_no_weight(vae: MotionVAE, source: Moti
     logs = {}
     for weight in (0.0, 1.0):
         objective = MotionVAEObjective(vae, source, VAELossSettings(video_weight=weight, kl_weight=0.0))
-        found = objective.loss(batch, torch.Generator().manual_seed(0))
+        found = objective.loss(batch, Draws(0, 0, range(2)))
         logs[weight] = {key: value.detach() for key, value in found.items()}
     assert float(logs[0.0]["video"]) == 0
     assert float(logs[0.0]["loss"]) == float(logs[0.0]["trajectory"])

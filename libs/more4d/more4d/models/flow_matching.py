@@ -10,10 +10,14 @@ Prediction = Literal["velocity", "sample"]
 TIMESTEPS = 1000
 
 
-def sample_sigmas(count: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Noise levels [count] in (0, 1): uniform, then moved towards 1 by `shift` as at inference."""
-    uniform = torch.rand(count, generator=generator)
-    return (shift * uniform / (1 + (shift - 1) * uniform)).clamp(1e-3, 1.0)
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """Noise levels in (0, 1] of numbers in [0, 1), moved towards 1 by `shift` as at inference."""
+    return (shift * sigmas / (1 + (shift - 1) * sigmas)).clamp(1e-3, 1.0)
+
+
+def logit_normal(normal: Tensor, mean: float, std: float) -> Tensor:
+    """Numbers in (0, 1) whose logits are normal: Stable Diffusion 3's noise levels, dense where the task is hardest."""
+    return torch.sigmoid(mean + std * normal)
 
 
 def add_noise(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:

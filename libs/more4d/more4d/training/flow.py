@@ -1,38 +1,52 @@
 """Flow matching as an objective (paper eq. 3), shared by 4D-STraG and 4D-ViSM: noise, dropouts, latent error.
 
+Every loss is a mean over samples of each sample's own mean, so a batch may be cut among ranks and parts anywhere.
 Suffixes: B batch, K latent frames, M text tokens, I image tokens, D width; h = H/8, w = W/8.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from more4d.models.bundle import Models
-from more4d.models.flow_matching import Prediction, add_noise, sample_sigmas, to_sample
+from more4d.models.flow_matching import Prediction, add_noise, logit_normal, shift_sigmas, to_sample
 from more4d.models.vae import LinearStartWanVAE, MotionVAE
 from more4d.settings import Section
-from more4d.training.loop import Objective
+from more4d.training.draws import Draws
+from more4d.training.objective import Objective
 
 
 class FlowSettings(Section):
     """How noise is drawn and what the network's error costs."""
 
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    """How noise levels are spread before `shift` moves them: evenly as published, or as Stable Diffusion 3's."""
+    logit_mean: float = 0.0
+    logit_std: float = Field(default=1.0, gt=0)
     shift: float = Field(default=5.0, gt=0)
     prediction: Prediction = "velocity"
     latent_weight: float = Field(default=1.0, ge=0)
     """Weight of the squared error of the prediction in latent space (eq. 3)."""
+    max_error: float | None = Field(default=None, gt=0)
+    """Largest error that counts: a value further off adds nothing to the loss. Published: 50."""
     signal_weight: float = Field(default=0.0, ge=0)
     """Extra weight of cells whose clean latent is far from zero: in motion latents, the few that move."""
     decoded_weight: float = Field(default=0.0, ge=0)
     """Weight of the error of the decoded sample; only a linear-start VAE decodes fast enough to train with it."""
+    sample_posterior: bool = False
+    """Train on a draw from the VAE's posterior, anew each time, instead of on its mean."""
     drop_text: float = Field(default=0.1, ge=0, lt=1)
     drop_image: float = Field(default=0.02, ge=0, lt=1)
+    """Share of samples without the image's tokens (CLIP)."""
     drop_control: float = Field(default=0.02, ge=0, lt=1)
+    """Share of samples without the latents beside the noise (image and depth)."""
+    drop_reference: float = Field(default=0.02, ge=0, lt=1)
+    """Share of samples whose reference latent is zero, where the network is given one."""
 
 
 def require_prediction(settings: FlowSettings, sampled: Prediction) -> None:
@@ -51,12 +65,34 @@ class BatchSource(Protocol):
     def batch(self, indices: Tensor) -> dict[str, Tensor]: ...
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A source that knows its samples' names."""
+
+    ids: Sequence[str]
+
+
+@runtime_checkable
+class Bucketed(Protocol):
+    """A source whose samples differ in shape: equal numbers can be stacked."""
+
+    buckets: Sequence[int]
+
+
 @dataclass(frozen=True)
 class Conditions:
     """Text [B, M, D] and image tokens [B, I, D] of a batch."""
 
     text: Tensor
     image: Tensor
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Factors [B, 1, 1, 1, 1], 0 where the latents beside the noise, or the reference, are dropped."""
+
+    control: Tensor
+    reference: Tensor
 
 
 class FlowObjective(Objective):
@@ -84,51 +120,81 @@ class FlowObjective(Objective):
         self.source, self.size = source, source.size
         self.conditions, self.settings, self.empty_text = conditions, settings, empty_text
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """The source's names of its samples, or their numbers."""
+        return self.source.ids if isinstance(self.source, Named) else super().ids
+
+    @property
+    def buckets(self) -> Sequence[int]:
+        """The source's buckets; one where it has none."""
+        return self.source.buckets if isinstance(self.source, Bucketed) else super().buckets
+
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The source's samples at `indices`."""
         return self.source.batch(indices)
 
     @abstractmethod
     def clean(self, batch: dict[str, Tensor]) -> Tensor:
-        """The latent [B, 16, K, h, w] to generate."""
+        """The latent [B, 16, K, h, w] to generate: the posterior's mean."""
 
     @abstractmethod
-    def predict(
-        self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, control: Tensor
-    ) -> Tensor:
-        """The transformer's output; `control` [B, 1, 1, 1, 1] is 0 where the latents beside the noise are dropped."""
+    def log_variance(self, batch: dict[str, Tensor]) -> Tensor:
+        """The posterior's log-variance [B, 16, K, h, w], in the units of `clean`."""
+
+    @abstractmethod
+    def predict(self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, kept: Kept) -> Tensor:
+        """The transformer's output."""
 
     @abstractmethod
     def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Error of the generated latent after decoding: a scalar."""
+        """Error [B] of each generated latent after decoding."""
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """Weighted sum of latent and decoded error; both are logged."""
-        settings, clean = self.settings, self.clean(batch)
-        sigmas = sample_sigmas(len(clean), settings.shift, generator).to(clean)
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        settings, mean = self.settings, self.clean(batch)
+        # All of them, in this order, whatever is asked for: settings that differ in one draw differ in no other.
+        sigmas = self._sigmas(mean, draws)
+        noise = draws.normal(mean)
+        given = self._dropped(self.conditions(batch), draws)
+        kept = Kept(keep(settings.drop_control, draws, mean), keep(settings.drop_reference, draws, mean))
+        clean = self._sampled(mean, batch, draws) if settings.sample_posterior else mean
         noisy = add_noise(clean, noise, sigmas)
-        given = self._dropped(self.conditions(batch), generator)
-        control = keep(len(clean), settings.drop_control, generator, clean)
-        output = self.predict(batch, noisy, sigmas, given, control).float()
+        output = self.predict(batch, noisy, sigmas, given, kept).float()
         target = clean if settings.prediction == "sample" else noise - clean
-        logs = {"latent": self._latent_error(output, target, clean)}
+        logs = self._latent_error(output, target, clean)
         loss = settings.latent_weight * logs["latent"]
         if settings.decoded_weight:
             sample = to_sample(output, noisy, sigmas, settings.prediction)
             # Half precision would blur the motion map by more than most points move.
             with torch.autocast(sample.device.type, enabled=False):
-                logs["decoded"] = self.decoded_error(sample, batch)
+                logs["decoded"] = self.decoded_error(sample, batch).mean()
             loss = loss + settings.decoded_weight * logs["decoded"]
         return {"loss": loss} | {k: v.detach() for k, v in logs.items()}
 
-    def _latent_error(self, output: Tensor, target: Tensor, clean: Tensor) -> Tensor:
-        weight = 1 + self.settings.signal_weight * clean.square().mean(dim=1, keepdim=True).sqrt().clamp(max=1)
-        return (weight * (output - target).square()).mean()
+    def _sigmas(self, clean: Tensor, draws: Draws) -> Tensor:
+        """Noise levels [B]."""
+        settings, one = self.settings, clean.new_zeros(len(clean), dtype=torch.float32)
+        if settings.timesteps == "uniform":
+            return shift_sigmas(draws.uniform(one), settings.shift)
+        return shift_sigmas(logit_normal(draws.normal(one), settings.logit_mean, settings.logit_std), settings.shift)
 
-    def _dropped(self, given: Conditions, generator: torch.Generator) -> Conditions:
-        text = keep(len(given.text), self.settings.drop_text, generator, given.text)
-        image = keep(len(given.image), self.settings.drop_image, generator, given.image)
+    def _sampled(self, mean: Tensor, batch: dict[str, Tensor], draws: Draws) -> Tensor:
+        return mean + (0.5 * self.log_variance(batch)).exp() * draws.normal(mean)
+
+    def _latent_error(self, output: Tensor, target: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """The weighted squared error, and what share of the values was too far off to count where that is limited."""
+        weight = 1 + self.settings.signal_weight * clean.square().mean(dim=1, keepdim=True).sqrt().clamp(max=1)
+        error = weight * (output - target).square()
+        if self.settings.max_error is None:
+            return {"latent": error.mean()}
+        counts = (output - target).abs() <= self.settings.max_error
+        # Not a product: infinity times 0 is no number, and it is to be counted as ignored.
+        return {"latent": torch.where(counts, error, 0.0).mean(), "ignored": 1 - counts.float().mean()}
+
+    def _dropped(self, given: Conditions, draws: Draws) -> Conditions:
+        text = keep(self.settings.drop_text, draws, given.text)
+        image = keep(self.settings.drop_image, draws, given.image)
         kept = given.text * text
         if self.empty_text is not None:
             kept = kept + self.empty_text.to(kept) * (1 - text)
@@ -141,7 +207,16 @@ def empty_text(models: Models) -> Tensor | None:
     return models.text.encode([""]) if models.config.generation.unguided == "empty" else None
 
 
-def keep(count: int, dropped: float, generator: torch.Generator, like: Tensor) -> Tensor:
+def keep(dropped: float, draws: Draws, like: Tensor) -> Tensor:
     """One factor a sample, 0 with probability `dropped` and 1 otherwise, shaped to multiply `like` [B, ...]."""
-    kept = torch.rand(count, generator=generator) >= dropped
-    return kept.to(like).reshape(-1, *[1] * (like.ndim - 1))
+    drawn = draws.uniform(like.new_zeros((len(like), *[1] * (like.ndim - 1)), dtype=torch.float32))
+    return (drawn >= dropped).to(like)
+
+
+def weighted_means(values: Tensor, weights: Tensor, least: float = 0.01) -> Tensor:
+    """Each sample's mean [B] of `values` where `weights` say that they count, both [B, ...].
+
+    Counted as at least the share `least` of the sample, so that one with hardly a value does not outweigh the others.
+    """
+    counted = weights.flatten(1).sum(dim=1).clamp_min(least * weights[0].numel())
+    return (values * weights).flatten(1).sum(dim=1) / counted

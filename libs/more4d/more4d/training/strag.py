@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from more4d.models.conditions import Reference, reference_latent, strag_input
 from more4d.models.flow_matching import TIMESTEPS
 from more4d.models.vae import MotionVAE
-from more4d.training.flow import BatchSource, Conditions, FlowObjective, FlowSettings
+from more4d.training.flow import BatchSource, Conditions, FlowObjective, FlowSettings, Kept, weighted_means
 
 
 class STraGObjective(FlowObjective):
     """Batches hold motion_latent, image_latent, depth_latent [B, 16, K, h, w] and motion_features [B, G, C].
 
     `reference` says which latent is given as tokens: the checkpoint's own setting, as in generation. With a decoded weight
-    batches also hold motion [B, 3, T, H, W] (eq. 1 units), visible [B, T, H, W] and unit [B, 3, H, W].
+    batches also hold motion [B, 3, T, H, W] (eq. 1 units), visible [B, T, H, W] and unit [B, 3, H, W]; to draw from the
+    posterior, motion_logvar [B, 16, K, h, w].
     """
 
     def __init__(
@@ -39,27 +40,28 @@ class STraGObjective(FlowObjective):
         """The motion latent."""
         return batch["motion_latent"]
 
-    def predict(
-        self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, control: Tensor
-    ) -> Tensor:
+    def log_variance(self, batch: dict[str, Tensor]) -> Tensor:
+        """That of the motion latent."""
+        return batch["motion_logvar"]
+
+    def predict(self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, kept: Kept) -> Tensor:
         """The transformer on its 64 channels."""
-        hidden = strag_input(noisy, batch["image_latent"] * control, batch["depth_latent"] * control)
+        hidden = strag_input(noisy, batch["image_latent"] * kept.control, batch["depth_latent"] * kept.control)
         arguments = hidden, sigmas * TIMESTEPS, given.text, given.image, batch["motion_features"]
-        reference = reference_latent(batch["image_latent"] * control, self.reference)
+        reference = reference_latent(batch["image_latent"] * kept.reference, self.reference)
         return self.transformer(*arguments) if reference is None else self.transformer(*arguments, reference=reference)
 
     def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Mean distance between generated and true trajectories."""
+        """Mean distance [B] between generated and true trajectories."""
         return trajectory_distance(self.vae.linear_decode_motion(sample), batch)
 
 
 def trajectory_distance(motion: Tensor, batch: dict[str, Tensor], softness: float = 3e-3) -> Tensor:
-    """Mean distance in metres between predicted and true motion [B, 3, T, H, W] over visible points: eq. 7.
+    """Mean distance [B] in metres between predicted and true motion [B, 3, T, H, W] over visible points: eq. 7.
 
     The distance, not its square: its minimiser is a median, so points that mostly stay do stay. Below `softness`
     metres it turns into a square, or its gradient would jump at zero. `unit` [B, 3, H, W] is metres per unit.
     """
     error = (motion.float() - batch["motion"].float()) * batch["unit"].float()[:, :, None]
     distance = (error.square().sum(dim=1) + softness**2).sqrt() - softness
-    visible = batch["visible"].to(distance)
-    return (distance * visible).sum() / visible.sum().clamp_min(1.0)
+    return weighted_means(distance, batch["visible"].to(distance))

@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from more4d.models.vae import LinearStartWanVAE, MotionVAE, cell_vectors
 from more4d.settings import Section
+from more4d.training.draws import Draws
 from more4d.training.flow import BatchSource
-from more4d.training.loop import Objective, TrainResult, TrainSettings, train
+from more4d.training.loop import TrainResult, TrainSettings, train
+from more4d.training.objective import Objective
 from more4d.training.strag import trajectory_distance
 
 
@@ -73,16 +75,16 @@ class MotionVAEObjective(Objective):
         """The source's samples at `indices`."""
         return self.source.batch(indices)
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """Trajectory distance, video error and KL."""
         settings = self.settings
         motion_map = self.vae.trajectory_encoder(batch["motion"])
         posterior = self.vae.vae.encode(motion_map).latent_dist
         latent = posterior.mode()
-        noise = torch.randn(latent.shape, generator=generator).to(latent)
-        spread = torch.rand(len(latent), 1, 1, 1, 1, generator=generator).to(latent) * settings.latent_noise
+        noise = draws.normal(latent)
+        spread = draws.uniform(latent) * settings.latent_noise
         decoded = self.vae.vae.decode(latent + spread * noise).sample
-        logs = {"trajectory": trajectory_distance(self.vae.trajectory_decoder(decoded), batch)}
+        logs = {"trajectory": trajectory_distance(self.vae.trajectory_decoder(decoded), batch).mean()}
         logs["kl"] = posterior.kl().mean()
         logs["video"] = self._video_error(batch) if settings.video_weight else latent.new_zeros(())
         loss = logs["trajectory"] + settings.kl_weight * logs["kl"] + settings.video_weight * logs["video"]
@@ -117,7 +119,7 @@ def codec_error(vae: MotionVAE, held_out: Mapping[str, Tensor]) -> float:
     distances = [
         trajectory_distance(vae.decode_motion(vae.encode_motion(part["motion"])), part) for part in _parts(held_out, 16)
     ]
-    return float(sum(distances) / len(distances))
+    return float(torch.cat(distances).mean())
 
 
 def _parts(batch: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:

@@ -7,28 +7,30 @@ from torch import Tensor
 
 from more4d.models.conditions import vism_input
 from more4d.models.flow_matching import TIMESTEPS
-from more4d.training.flow import Conditions, FlowObjective
+from more4d.training.flow import Conditions, FlowObjective, Kept, weighted_means
 
 
 class ViSMObjective(FlowObjective):
     """Batches hold video_latent and render_latent [B, 16, K, h, w] and mask [B, 4, K, h, w] (1 = known).
 
-    With a decoded weight also video [B, 3, T, H, W] in [-1, 1] and holes [B, T, H, W].
+    With a decoded weight also video [B, 3, T, H, W] in [-1, 1] and holes [B, T, H, W]; to draw from the posterior,
+    video_logvar [B, 16, K, h, w].
     """
 
     def clean(self, batch: dict[str, Tensor]) -> Tensor:
         """The true video's latent."""
         return batch["video_latent"]
 
-    def predict(
-        self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, control: Tensor
-    ) -> Tensor:
-        """The transformer on its 36 channels; the render is the task itself, so `control` never drops it."""
+    def log_variance(self, batch: dict[str, Tensor]) -> Tensor:
+        """That of the true video's latent."""
+        return batch["video_logvar"]
+
+    def predict(self, batch: dict[str, Tensor], noisy: Tensor, sigmas: Tensor, given: Conditions, kept: Kept) -> Tensor:
+        """The transformer on its 36 channels; the render is the task itself, so it is never dropped."""
         hidden = vism_input(noisy, batch["mask"], batch["render_latent"])
         return self.transformer(hidden, sigmas * TIMESTEPS, given.text, given.image)
 
     def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Mean squared colour error inside the holes."""
+        """Mean squared colour error [B] inside the holes."""
         error = (self.vae.linear_decode_video(sample) - batch["video"].float()).square().mean(dim=1)
-        holes = batch["holes"].to(error)
-        return (error * holes).sum() / holes.sum().clamp_min(1.0)
+        return weighted_means(error, batch["holes"].to(error))
