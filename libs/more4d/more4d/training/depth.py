@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from more4d.models.depth import DepthConfig, DepthNetwork, RawDepth, log_focal_of
 from more4d.training import augment
-from more4d.training.loop import Objective, iterate_batches
+from more4d.training.draws import Draws
+from more4d.training.loop import iterate_batches
+from more4d.training.objective import Objective
 
 GRADIENT_WEIGHT = 0.5
 SCALE_WEIGHT = 0.5
@@ -52,8 +54,9 @@ class DepthObjective(Objective):
         depths, intrinsics = (np.array(a[i]) for a in (self.samples.depths, self.samples.intrinsics))
         return {"image": images, "depth": torch.from_numpy(depths), "intrinsics": torch.from_numpy(intrinsics)}
 
-    def loss(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """The weighted sum as "loss", and its parts."""
+        generator = draws.generator
         image, depth, intrinsics = augment_batch(batch, generator)
         # Half of the batches go without the camera, as photos do.
         given = intrinsics if torch.rand((), generator=generator) < 0.5 else None

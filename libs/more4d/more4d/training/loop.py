@@ -5,10 +5,8 @@ to equal the uninterrupted one.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self, cast
 
@@ -22,6 +20,9 @@ from tqdm import tqdm
 
 from more4d.settings import Section
 from more4d.training.checkpoint import Progress, load_training, save_training
+from more4d.training.draws import Draws
+from more4d.training.objective import Objective
+from more4d.training.order import Order
 from more4d.training.optimizers import OptimizerName, build_optimizers, learning_rates, set_learning_rates
 
 
@@ -49,23 +50,6 @@ class TrainSettings(Section):
                 f"checkpoint_every={self.checkpoint_every} must be a multiple of log_every={self.log_every}"
             )
         return self
-
-
-class Objective(ABC):
-    """What one training is about: which parameters, which batch, which loss."""
-
-    module: nn.Module
-    """Everything that is trained and saved."""
-    size: int
-    """Number of samples."""
-
-    @abstractmethod
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """The samples at `indices` [B], stacked."""
-
-    @abstractmethod
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars to log; the one called "loss" is minimised."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +106,11 @@ def _step(
     seed: int,
     step: int,
 ) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(step_seed(seed, step))
-    batch = objective.batch(batch_indices(objective.size, settings.batch_size, seed, step))
+    numbers = Order(objective.buckets, settings.batch_size, seed).batch(step)
+    batch = objective.batch(torch.tensor(numbers))
     # Not accelerate's own autocast: its precision is one for the whole process, whichever training came first.
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        logs = objective.loss({k: v.to(accelerator.device) for k, v in batch.items()}, generator)
+        logs = objective.loss({k: v.to(accelerator.device) for k, v in batch.items()}, Draws(seed, step, range(len(numbers))))
     loss = logs["loss"]
     _require_finite("loss", float(loss.detach()), step, settings)
     accelerator.backward(loss)
@@ -151,23 +135,6 @@ def learning_rate_factor(step: int, settings: TrainSettings) -> float:
         return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for step `step`, far from those of its neighbours and of other runs."""
-    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**63
-
-
-def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Sample numbers [B] of step `step`: every epoch is a permutation of all `size` samples, from (seed, epoch) alone."""
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    return torch.tensor([_permutation(size, seed, p // size)[p % size] for p in positions])
-
-
-@lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int) -> list[int]:
-    generator = torch.Generator().manual_seed(step_seed(seed, -1 - epoch))
-    return torch.randperm(size, generator=generator).tolist()
 
 
 def _ema_decay(step: int, decay: float) -> float:

@@ -15,7 +15,9 @@ from more4d.models.motion_encoder import (
     patchify,
     take_patches,
 )
-from more4d.training.loop import Objective, iterate_batches
+from more4d.training.draws import Draws
+from more4d.training.loop import iterate_batches
+from more4d.training.objective import Objective
 
 MASKED = 0.9
 IMAGE_SHARE = 0.25
@@ -40,9 +42,9 @@ class MotionEncoderObjective(Objective):
         """Whole videos uint8 [B,3,T,H,W]; their frames are chosen in `loss`."""
         return {"video": _channels_first(self.videos[np.sort(indices.numpy())])}
 
-    def loss(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """The clips' and the images' losses, weighted by their patches, as "loss"."""
-        video = batch["video"]
+        video, generator = batch["video"], draws.generator
         images = round(IMAGE_SHARE * len(video))
         clip = choose_frames(video[images:], self.config.frames, generator)
         parts = {"clips": masked_loss(self.network, clip, generator)}
