@@ -13,7 +13,7 @@ from more4d.data.tables import DISTRACTOR_PASSED
 from more4d.report.curated.journey import LOST
 from more4d.report.curated.scores import limit
 from more4d.report.curated.sources import LicenceCount
-from more4d.report.curated.tables import Tables, accepted_rows, by_clip, column, rows_where, text_of
+from more4d.report.curated.tables import Tables, accepted_rows, by_clip, column, rows_where, text_of, values_of
 
 _STILL = 0.01
 """A sample of which less than this share of the points moves teaches little motion."""
@@ -70,10 +70,12 @@ def _splits(samples: pd.DataFrame) -> Finding:
 def _shared_videos(samples: pd.DataFrame, tables: Tables) -> Finding:
     """By id, and by the bytes of the file."""
     fetched, videos, split = accepted_rows(tables["source"]), column(samples, "videoid"), column(samples, "split")
-    digests = videos.map(dict(zip(fetched["videoid"], fetched["sha256"], strict=True)))
+    known = dict(zip(*(values_of(column(fetched, name)) for name in ("videoid", "sha256")), strict=True))
+    digests = pd.Series([known.get(video) for video in values_of(videos)], videos.index, dtype="str")
     shared: set[str] = set()
     for keys in (videos, digests):
-        both = set(keys.loc[split == "train"].dropna()) & set(keys.loc[split == "val"].dropna())
+        train, val = (set(values_of(keys.loc[split == name].dropna())) for name in ("train", "val"))
+        both = train & val
         shared |= set(videos.loc[keys.isin(both - {""})])
     if not shared:
         return Finding("fine", "No video gives samples to both train and val.")
@@ -85,30 +87,31 @@ def _look_alike(samples: pd.DataFrame, tables: Tables, distance: float) -> Findi
     split = column(samples, "split").set_axis(hashes.index)
     known = hashes.str.len() == _HASH_DIGITS
     train, val = (_bits(hashes.loc[known & (split == name)]) for name in ("train", "val"))
-    near = [i for i, bits in enumerate(val) if len(train) and _nearest(train, bits) <= distance]
+    near = [i for i, bits in enumerate(val.T) if train.size and _nearest(train, bits) <= distance]
     what = f"look like one of train (at most {distance:g} of the bits of their perceptual hashes differ)"
     if not near:
-        return Finding("fine", f"None of {len(val):,} val samples {what.replace('look', 'looks', 1)}.")
+        return Finding("fine", f"None of {val.shape[1]:,} val samples {what.replace('look', 'looks', 1)}.")
     names = hashes.loc[known & (split == "val")].index[near].tolist()
-    return Finding("problem", f"{len(near):,} of {len(val):,} val samples {what}: {_some(names)}")
+    return Finding("problem", f"{len(near):,} of {val.shape[1]:,} val samples {what}: {_some(names)}")
 
 
 def _bits(digits: pd.Series) -> NDArray[np.uint64]:
-    """[N, 3] words of 64 bits."""
-    words = [[int(text[i : i + 16], 16) for i in range(0, _HASH_DIGITS, 16)] for text in digits]
-    return np.array(words, np.uint64).reshape(-1, _HASH_DIGITS // 16)
+    """[3, N] words of 64 bits."""
+    words = [[int(text[i : i + 16], 16) for text in values_of(digits)] for i in range(0, _HASH_DIGITS, 16)]
+    return np.array(words, np.uint64).reshape(_HASH_DIGITS // 16, -1)
 
 
 def _nearest(hashes: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> float:
-    """The smallest share of bits in which one of the hashes differs from the wanted one."""
-    return float(np.bitwise_count(hashes ^ wanted).sum(1, dtype=np.int64).min()) / (4 * _HASH_DIGITS)
+    """The smallest share of bits in which one of the hashes [3, N] differs from the wanted one."""
+    return float(np.bitwise_count(hashes ^ wanted[:, None]).sum(0, dtype=np.uint8).min()) / (4 * _HASH_DIGITS)
 
 
 def _same_captions(samples: pd.DataFrame, tables: Tables) -> Finding:
     captions = text_of(by_clip(tables["captions"], column(samples, "clip_id")), "caption")
     split = column(samples, "split").set_axis(captions.index)
     train, val = captions.loc[split == "train"], captions.loc[split == "val"]
-    shared = int(val.isin(set(train)).sum())
+    seen = set(values_of(train))
+    shared = sum(text in seen for text in values_of(val))
     distinct = f"{captions.nunique():,} different captions for {len(captions):,} samples"
     if not shared:
         return Finding("fine", f"{distinct}; no caption of val is one of train.")

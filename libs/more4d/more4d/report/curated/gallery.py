@@ -3,7 +3,7 @@
 Shape letters: T frames, H height, W width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,13 @@ def choose(journey: pd.DataFrame, kinds: tuple[Kind, ...], *, rendered: int, rea
     drawn = np.random.default_rng(seed).permutation(len(others))[:rendered]
     chosen = {*all_real[:real], *(others[i] for i in sorted(drawn)), *(kind.example for kind in kinds)}
     left_out = len(set(all_real) - chosen)
-    return Choice(tuple(sorted(chosen, key=lambda i: _rank(journey, i))), left_out)
+    rows = zip(chosen, journey.iloc[list(chosen)].to_dict("records"), strict=True)
+    ranked = sorted(_rank(row, i) for i, row in rows)
+    return Choice(tuple(i for *_, i in ranked), left_out)
 
 
-def _rank(journey: pd.DataFrame, i: int) -> tuple[bool, str, int, str, int]:
+def _rank(row: Mapping[Hashable, Any], i: int) -> tuple[bool, str, int, str, int]:
     """Real ones first, then by where they come from."""
-    row = journey.iloc[[i]].to_dict("records")[0]
     return (row["origin"] != "real", str(row["source_table"]), int(row["source_row"]), str(row["clip_id"]), i)
 
 

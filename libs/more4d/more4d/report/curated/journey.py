@@ -5,12 +5,22 @@ A row of the source names a video; a video gives windows, and from stage clips o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from more4d.data.tables import ACCEPTED, REJECTED
-from more4d.report.curated.tables import AFTER_CLIPS, TABLES, Tables, accepted_rows, column, rows_where
+from more4d.report.curated.tables import (
+    AFTER_CLIPS,
+    TABLES,
+    Tables,
+    accepted_rows,
+    column,
+    rows_where,
+    text_of,
+    values_of,
+)
 
 LOST = "lost"
 """Accepted by one stage and not in the table of the next: no stage does that, so it is shown as a problem."""
@@ -75,8 +85,8 @@ def _with_source_columns(clips: pd.DataFrame, fetched: pd.DataFrame) -> pd.DataF
     """The windows with what only the source's table says of their videos, where it does."""
     if "distractor" in clips.columns or "distractor" not in fetched.columns:
         return clips
-    known = dict(zip(fetched["videoid"], fetched["distractor"], strict=True))
-    return clips.assign(distractor=column(clips, "videoid").map(known))
+    known = _by(fetched, "videoid", "distractor")
+    return clips.assign(distractor=[known.get(video) for video in values_of(column(clips, "videoid"))])
 
 
 def _through_stages(clips: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -88,14 +98,19 @@ def _through_stages(clips: pd.DataFrame, tables: Tables) -> pd.DataFrame:
         _require_unique(column(table, "clip_id"), stage)
         going = column(items, "verdict") == ACCEPTED
         ids = column(rows_where(items, going), "clip_id")
-        _require_known(column(table, "clip_id"), set(ids), stage, "clips", before)
-        verdicts = dict(zip(table["clip_id"], table["verdict"], strict=True))
-        reasons = dict(zip(table["clip_id"], table["reason"], strict=True))
-        items.loc[going, "verdict"] = [verdicts.get(clip, LOST) for clip in ids]
-        items.loc[going, "reason"] = [reasons.get(clip, f"not in the table of stage {stage}") for clip in ids]
+        _require_known(column(table, "clip_id"), set(values_of(ids)), stage, "clips", before)
+        verdicts, reasons = _by(table, "clip_id", "verdict"), _by(table, "clip_id", "reason")
+        clip_ids, unknown = values_of(ids), f"not in the table of stage {stage}"
+        items.loc[going, "verdict"] = [verdicts.get(clip, LOST) for clip in clip_ids]
+        items.loc[going, "reason"] = [reasons.get(clip, unknown) for clip in clip_ids]
         items.loc[going, "stage"] = stage
         before = stage
     return items
+
+
+def _by(table: pd.DataFrame, key: str, name: str) -> dict[Any, Any]:
+    """A column's values by those of another."""
+    return dict(zip(values_of(column(table, key)), values_of(column(table, name)), strict=True))
 
 
 def _require_unique(ids: pd.Series, stage: str) -> set[str]:
@@ -103,15 +118,15 @@ def _require_unique(ids: pd.Series, stage: str) -> set[str]:
     if ids.duplicated().any():
         twice = ids.loc[ids.duplicated()].iloc[0]
         raise ValueError(f"the table of stage {stage} has {twice!r} in several rows: run the stage again")
-    return set(ids)
+    return set(values_of(ids))
 
 
 def _require_known(ids: pd.Series, known: set[str], stage: str, what: str, before: str) -> None:
-    strays = ids.loc[~ids.isin(known)]
-    if len(strays):
+    strays = [item for item in values_of(ids) if item not in known]
+    if strays:
         raise ValueError(
             f"the table of stage {stage} holds {len(strays)} {what} that stage {before} did not accept "
-            f"(the first is {strays.iloc[0]!r}): it is of another run; run {stage} and the stages after it again"
+            f"(the first is {strays[0]!r}): it is of another run; run {stage} and the stages after it again"
         )
 
 
@@ -137,6 +152,9 @@ def _steps(journey: pd.DataFrame) -> Iterator[Step]:
 
 def funnels_by(journey: pd.DataFrame, columns: list[str]) -> dict[str, tuple[Step, ...]]:
     """A funnel for each value (or pair of values) of the columns, by name; the largest first."""
-    texts = journey.loc[:, columns].fillna("").astype(str).agg(" · ".join, axis=1) if len(journey) else []
-    groups = {str(name): part for name, part in journey.groupby(texts)} if len(journey) else {}
+    first, *more = (text_of(journey, name) for name in columns)
+    texts = first.str.cat(more, sep=" · ") if more else first
+    # Of a part, the funnel needs these three alone.
+    needed = journey.loc[:, ["stage", "verdict", "videoid"]]
+    groups = {str(name): part for name, part in needed.groupby(texts)} if len(journey) else {}
     return {name: funnel(groups[name]) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))}

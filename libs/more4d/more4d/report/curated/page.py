@@ -16,9 +16,9 @@ from more4d.report.curated.charts import describe, histogram_svg
 from more4d.report.curated.findings import Finding, findings
 from more4d.report.curated.gallery import Choice, Panel, Sheet, choose
 from more4d.report.curated.journey import STAGES, Step, follow, funnel, funnels_by
-from more4d.report.curated.reasons import Kind, reason_kinds, split_reasons
+from more4d.report.curated.reasons import Kind, folding, reason_kinds, split_reasons
 from more4d.report.curated.scores import Distribution, Score, distributions, limit, scores_of, with_lengths
-from more4d.report.curated.sources import LicenceCount, licence_counts, real_videos, source_summaries
+from more4d.report.curated.sources import LicenceCount, SourceSummary, licence_counts, real_videos, source_summaries
 from more4d.report.curated.tables import Tables, column, rows_where, text_of
 from more4d.report.viewer import asset, content_policy, environment
 
@@ -49,6 +49,7 @@ class Facts:
     kinds: tuple[Kind, ...]
     found: tuple[Distribution, ...]
     licences: tuple[LicenceCount, ...]
+    sources: tuple[SourceSummary, ...]
     findings: tuple[Finding, ...]
     choice: Choice
 
@@ -56,10 +57,12 @@ class Facts:
 def gather(tables: Tables, settings: Mapping[str, Any], trajscene: Path, *, seed: int, limits: Limits) -> Facts:
     """What the tables say; `settings` by stage. Raises ValueError where runs are mixed or a limit is no setting."""
     journey = follow(tables)
-    kinds, licences = reason_kinds(journey), licence_counts(journey, tables)
+    folded = folding(journey)
+    kinds, licences = reason_kinds(journey, folded), licence_counts(journey, tables)
     stored = {split: int(part["samples"]) for split, part in read_manifest(str(trajscene))["splits"].items()}
     return Facts(
         seed, settings, tables, journey, kinds, distributions(tables, settings), licences,
+        source_summaries(journey, folded),
         findings(journey, tables, settings, stored, licences),
         choose(journey, kinds, rendered=limits.rendered, real=limits.real, seed=seed),
     )  # fmt: skip
@@ -75,7 +78,7 @@ def write_report(facts: Facts, sheets: Iterable[Sheet], folder: Path, limits: Li
     (folder / IMAGES).mkdir()
     items = list(_gallery(facts, sheets, folder))
     refused = _rejected(facts.journey)
-    write_csv(folder / REJECTED_CSV, _CSV_COLUMNS, refused.to_dict("records"))
+    write_csv(folder / REJECTED_CSV, _CSV_COLUMNS, refused.loc[:, _CSV_COLUMNS].to_dict("records"))
     (folder / "index.html").write_text(render_page(facts, items, refused, limits), encoding="utf-8")
 
 
@@ -93,7 +96,7 @@ def render_page(facts: Facts, items: list[dict[str, Any]], refused: pd.DataFrame
             funnel=_funnel(funnel(journey)), splits=_funnel_table(funnels_by(journey, ["origin", "split"])),
             by_source=_funnel_table(funnels_by(journey, ["source_table"])),
             reasons=_reasons(facts.kinds, anchors), charts=[_chart(found) for found in facts.found],
-            sources=source_summaries(journey)[:_TABLES_SHOWN], more_sources=_more_sources(journey),
+            sources=facts.sources[:_TABLES_SHOWN], more_sources=_more_sources(journey),
             videos=real_videos(journey, limits.real), more_videos=_more_videos(journey, limits.real),
             licences=facts.licences, distractors=_distractors(journey), items=items,
             left_out=facts.choice.real_left_out, refused=_listed(refused, limits.listed, anchors),

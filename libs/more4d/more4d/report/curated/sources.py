@@ -2,14 +2,15 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
 from more4d.data.tables import ACCEPTED
 from more4d.report.curated.journey import STAGES, funnel
-from more4d.report.curated.reasons import Kind, reason_kinds
-from more4d.report.curated.tables import Tables, accepted_rows, by_clip, column, rows_where, text_of
+from more4d.report.curated.reasons import Kind, folding, reason_kinds
+from more4d.report.curated.tables import Tables, accepted_rows, by_clip, column, rows_where, text_of, values_of
 
 _NAMES_SHOWN = 4
 _REASONS_SHOWN = 4
@@ -59,17 +60,20 @@ class LicenceCount:
     """"" for none."""
 
 
-def source_summaries(journey: pd.DataFrame) -> tuple[SourceSummary, ...]:
-    """A summary for each (source table, origin), the one with most rows first."""
-    keys = (text_of(journey, "source_table"), text_of(journey, "origin"))
-    pairs = sorted(set(zip(*keys, strict=True)))
-    made = [_summary(*pair, rows_where(journey, (keys[0] == pair[0]) & (keys[1] == pair[1]))) for pair in pairs]
+def source_summaries(journey: pd.DataFrame, folded: Callable[[str], str] | None = None) -> tuple[SourceSummary, ...]:
+    """A summary for each (source table, origin), the one with most rows first; reasons as `folded` for the journey."""
+    if not len(journey):
+        return ()
+    keys = [text_of(journey, "source_table"), text_of(journey, "origin")]
+    parts = journey.loc[:, ["videoid", "stage", "verdict", "reason", "licence", "attribution"]].groupby(keys)
+    chosen = folded or folding(journey)
+    made = [_summary(str(table), str(origin), part, chosen) for (table, origin), part in parts]
     return tuple(sorted(made, key=lambda item: (-item.rows, item.name, item.origin)))
 
 
-def _summary(table: str, origin: str, part: pd.DataFrame) -> SourceSummary:
+def _summary(table: str, origin: str, part: pd.DataFrame, folded: Callable[[str], str]) -> SourceSummary:
     steps = {step.stage: step for step in funnel(part)}
-    kinds = sorted(reason_kinds(part), key=lambda kind: (-kind.count, STAGES.index(kind.stage), kind.text))
+    kinds = sorted(reason_kinds(part, folded), key=lambda kind: (-kind.count, STAGES.index(kind.stage), kind.text))
     return SourceSummary(
         name=table, origin=origin, rows=steps["source"].entered, fetched=steps["source"].kept,
         windows=steps["clips"].entered, samples=steps["trajscene"].kept, reasons=tuple(kinds[:_REASONS_SHOWN]),
@@ -78,7 +82,7 @@ def _summary(table: str, origin: str, part: pd.DataFrame) -> SourceSummary:
 
 
 def _commonest(texts: pd.Series) -> tuple[str, ...]:
-    counts = Counter(texts.tolist())
+    counts = Counter(values_of(texts))
     known = sorted((text for text in counts if text), key=lambda text: (-counts[text], text))
     more = len(known) - _NAMES_SHOWN
     return (*known[:_NAMES_SHOWN], *([f"and {more} more"] if more > 0 else []))
@@ -115,7 +119,7 @@ def licence_counts(journey: pd.DataFrame, tables: Tables) -> tuple[LicenceCount,
     return tuple(
         LicenceCount(what, licence, count, doubt(licence))
         for what, texts in parts
-        for licence, count in Counter(texts.tolist()).most_common()
+        for licence, count in Counter(values_of(texts)).most_common()
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -41,6 +41,11 @@ def rows_where(table: pd.DataFrame, mask: pd.Series) -> pd.DataFrame:
 def column(table: pd.DataFrame, name: str) -> pd.Series:
     """One column."""
     return cast(pd.Series, table[name])
+
+
+def values_of(column: pd.Series) -> list[Any]:
+    """The column's values; many times faster than going through a column of Arrow's strings one by one."""
+    return column.to_numpy(object).tolist()
 
 
 def text_of(table: pd.DataFrame, name: str) -> pd.Series:
