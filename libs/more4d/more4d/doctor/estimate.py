@@ -3,9 +3,7 @@
 Letters: L tokens of the video and the reference, S tokens of one frame, K latent frames, D width, F feed-forward width,
 N blocks, M text tokens, I image tokens, C motion width, G motion patches, b bytes of a number in the compute type.
 
-**Work of one forward of the transformer**, a multiply-add counted as two: in every block 8·L·D² (query, key, value and
-output of the self-attention), 4·L²·D (its scores and sums), 4·L·D² + 4·(M+I)·D² + 4·L·(M+I)·D (the same of the
-cross-attention), 4·L·D·F (feed-forward); once, the embeddings and the output layer.
+**Work of one forward of the transformer**: see `more4d.models.work`.
 
 **Memory beside the weights**: the transformer holds most either around the attention, L·D·(4·b + 16) bytes (four tensors in
 the compute type, four in float32 where the norm is applied), or in the feed-forward, L·(4·D + 2·F)·b; besides 2·(M+I)·D·b of
@@ -24,68 +22,24 @@ import torch
 from torch import nn
 
 from more4d.doctor.trace import Cost, trace, without_numbers
-from more4d.models.architectures import Architecture, Generation, TransformerShape
+from more4d.models.architectures import Architecture, Generation
 from more4d.models.bundle import build_strag, build_vism
 from more4d.models.image_encoder import ImageEncoder
 from more4d.models.motion_encoder import MotionEncoder
 from more4d.models.text import TextEncoder
 from more4d.models.vae import LATENT_STRIDE, MotionVAE, MotionVAEConfig
+from more4d.models.work import GenerationStep, TransformerWork, modulation_flops, transformer_work
 
-GenerationStep = Literal["trajectories", "views"]
 STEPS: tuple[GenerationStep, ...] = ("trajectories", "views")
 Offload = Literal["none", "model", "group", "sequential"]
 OFFLOADS: tuple[Offload, ...] = ("none", "model", "group", "sequential")
 """From fastest to smallest: everything on the device; one network at a time; two blocks at a time; one layer at a time."""
 HEADROOM = 0.92
 """Share of the device's memory to plan with: the rest goes to the driver and to fragments."""
-_PATCH = 2
 _NETWORKS: dict[GenerationStep, tuple[str, ...]] = {
     "trajectories": ("strag", "vae", "text", "image_encoder", "motion_encoder"),
     "views": ("vism", "vae", "text", "image_encoder"),
 }
-
-
-@dataclass(frozen=True)
-class TransformerWork:
-    """The sizes that a transformer's work follows from."""
-
-    tokens: int
-    width: int
-    ffn: int
-    blocks: int
-    text_tokens: int
-    text_width: int
-    image_tokens: int
-    image_width: int
-    in_channels: int
-    reference_tokens: int = 0
-    out_channels: int = 16
-    frequencies: int = 256
-
-    @property
-    def flops(self) -> int:
-        """Operations of one forward of one sample."""
-        d, m = self.width, self.text_tokens + self.image_tokens
-        all_tokens = self.tokens + self.reference_tokens
-        attention = 8 * all_tokens * d**2 + 4 * all_tokens**2 * d
-        cross = 4 * all_tokens * d**2 + 4 * m * d**2 + 4 * all_tokens * m * d
-        return self.blocks * (attention + cross + 4 * all_tokens * d * self.ffn) + self._embeddings
-
-    @property
-    def _embeddings(self) -> int:
-        d, cell = self.width, _PATCH**2
-        patches = 2 * self.tokens * d * cell * (self.in_channels + self.out_channels)
-        reference = 2 * self.reference_tokens * d * cell * self.out_channels
-        text = 2 * self.text_tokens * (self.text_width * d + d**2)
-        image = 2 * self.image_tokens * (self.image_width**2 + self.image_width * d)
-        time = 2 * (self.frequencies * d + d**2 + 6 * d**2)
-        return patches + reference + text + image + time
-
-    def activation_bytes(self, b: int) -> int:
-        """The most that a forward without gradients holds at one time, in a compute type of `b` bytes."""
-        tokens, d = self.tokens + self.reference_tokens, self.width
-        attention, ffn = tokens * d * (4 * b + 16), tokens * (4 * d + 2 * self.ffn) * b
-        return max(attention, ffn) + 2 * (self.text_tokens + self.image_tokens) * d * b
 
 
 @dataclass(frozen=True)
@@ -117,27 +71,6 @@ class Prediction:
     """None for a device whose rate is not known."""
     offload: Offload | None
     """The fastest that fits; None when none does."""
-
-
-def transformer_work(architecture: Architecture, step: GenerationStep) -> TransformerWork:
-    """The sizes of a step's transformer at the preset's resolution."""
-    generation, shape = architecture.generation, _shape(architecture, step)
-    time, rows, columns = LATENT_STRIDE
-    frame = (generation.height // rows // _PATCH) * (generation.width // columns // _PATCH)
-    frames = 1 + (generation.frames - 1) // time
-    takes_reference = step == "trajectories" and architecture.strag.reference_channels is not None
-    return TransformerWork(
-        tokens=frames * frame,
-        width=shape.heads * shape.head_dim,
-        ffn=shape.ffn_dim,
-        blocks=shape.layers,
-        text_tokens=architecture.text.max_tokens,
-        text_width=architecture.text.dim,
-        image_tokens=architecture.image_encoder.tokens,
-        image_width=architecture.image_encoder.dim,
-        in_channels=64 if step == "trajectories" else 36,
-        reference_tokens=frame if takes_reference else 0,
-    )
 
 
 def network_sizes(architecture: Architecture) -> dict[str, NetworkSize]:
@@ -215,10 +148,6 @@ def _vae_cost(vae_json: str, generation_json: str, number_bytes: int) -> dict[st
         }
 
 
-def _shape(architecture: Architecture, step: GenerationStep) -> TransformerShape:
-    return architecture.strag if step == "trajectories" else architecture.vism
-
-
 def _size(network: nn.Module) -> NetworkSize:
     blocks = [
         _parameters(child) for m in network.modules() if isinstance(m, nn.ModuleList) for child in m if _is_block(child)
@@ -279,18 +208,10 @@ def _step_flops(
     coded = vae["encode"].flops + vae["decode"].flops
     if step == "trajectories":
         rows, columns = architecture.motion_encoder.grid
-        encoders += 2 * sizes["motion_encoder"].parameters * rows * columns + _modulation(architecture, work)
+        encoders += 2 * sizes["motion_encoder"].parameters * rows * columns + modulation_flops(architecture)
         # The photo and its depth are encoded, the motion is decoded.
         coded = 2 * vae["encode"].flops + vae["motion"].flops
     return generation.steps * branches * work.flops + coded + encoders
-
-
-def _modulation(architecture: Architecture, work: TransformerWork) -> int:
-    """The adapter on the motion patches, and both norms' scale and shift in every block, once an image."""
-    encoder = architecture.motion_encoder
-    rows, columns = encoder.grid
-    frame = work.tokens // (1 + (architecture.generation.frames - 1) // LATENT_STRIDE[0])
-    return 36 * rows * columns * encoder.dim**2 + 8 * work.blocks * frame * encoder.dim * work.width
 
 
 def _embedding(architecture: Architecture) -> int:

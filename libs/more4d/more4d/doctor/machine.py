@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import torch
+
+from more4d.training.watch.peak import measured_flops
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -66,21 +67,7 @@ def with_gpu(machine: Machine, gigabytes: float) -> Machine:
 
 def measure_rate(machine: Machine, *, seconds: float = 0.4) -> float:
     """Operations a second of the best of several matrix products in the type that networks run in."""
-    size = 1024 if machine.device == "cpu" else 8192
-    a = torch.ones(size, size, dtype=machine.dtype, device=machine.device)
-    best, end = float("inf"), time.perf_counter() + seconds
-    _timed_product(a)
-    while time.perf_counter() < end:
-        best = min(best, _timed_product(a))
-    return 2 * size**3 / (best if best < float("inf") else _timed_product(a))
-
-
-def _timed_product(a: torch.Tensor) -> float:
-    start = time.perf_counter()
-    torch.mm(a, a)
-    if a.is_cuda:
-        torch.cuda.synchronize(a.device)
-    return time.perf_counter() - start
+    return measured_flops(torch.device(machine.device), machine.dtype, seconds=seconds)
 
 
 def _memory() -> tuple[int, int]:

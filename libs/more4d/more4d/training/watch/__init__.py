@@ -1,0 +1,1 @@
+"""Seeing how a training goes: meters, the guard against what goes wrong, logs."""
