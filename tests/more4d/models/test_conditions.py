@@ -142,3 +142,9 @@ def test_clip_sees_the_photo_or_mid_grey() -> None:
     image = torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2)
     assert torch.equal(clip_picture(image, "photo"), image)
     assert clip_picture(image, "grey").unique().tolist() == [127]
+
+
+def test_no_depth_at_all_is_a_latent_of_zeros() -> None:
+    found = depth_latent(SEEN, torch.rand(2, 16, 24), 5, "none")
+    assert found.shape == (2, 16, 2, 2, 3)
+    assert not found.any()

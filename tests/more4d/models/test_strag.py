@@ -174,6 +174,14 @@ def test_features_and_modulation_together_are_refused() -> None:
 
 
 @torch.no_grad()
+def test_without_motion_tokens_it_is_wan_whatever_it_is_given() -> None:
+    network = opened(motion_tokens="none")
+    plain = opened()(**inputs())
+    assert torch.equal(network(**inputs(), motion_features=features()), plain)
+    modulation = network.precompute_modulation(features(), ROWS, COLUMNS)
+    assert torch.equal(network(**inputs(), modulation=modulation), plain)
+
+
 def test_the_first_token_guides_every_position_alike() -> None:
     network = opened(motion_tokens="first")
     rest = features()

@@ -17,6 +17,8 @@ from more4d.training.flow import (
     require_prediction,
     weighted_means,
 )
+from scipy.special import logit
+from scipy.stats import kstest, norm
 from torch import Tensor, nn
 
 SHAPE = (4, 16, 2, 2, 2)
@@ -156,6 +158,76 @@ def test_the_draws_alone_decide(models: Models) -> None:
     torch.manual_seed(2)
     losses(second, 5)
     assert torch.equal(first.given[0].text, second.given[0].text)
+
+
+def test_noise_levels_are_logit_normal_where_asked(models: Models) -> None:
+    objective = Watched(models.vae, FlowSettings(timesteps="logit_normal", logit_mean=0.4, logit_std=0.7, shift=1.0))
+    for seed in range(300):
+        losses(objective, seed)
+    levels = torch.cat([sigmas for _, sigmas in objective.noisy]).double().numpy()
+    assert kstest(logit(levels), norm(0.4, 0.7).cdf).pvalue > 0.01
+    assert kstest(levels, "uniform").pvalue < 0.01
+
+
+def test_noise_levels_are_uniform_under_their_shift_otherwise(models: Models) -> None:
+    objective = Watched(models.vae, FlowSettings(shift=3.0))
+    for seed in range(300):
+        losses(objective, seed)
+    levels = torch.cat([sigmas for _, sigmas in objective.noisy]).double().numpy()
+    assert kstest(levels / (3 - 2 * levels), "uniform").pvalue > 0.01
+
+
+def test_an_error_too_large_to_count_is_left_out_and_reported(models: Models) -> None:
+    for limit, error, ignored in ((1.0, 0.5, 0.0), (1.0, 2.0, 1.0)):
+        found = losses(Watched(models.vae, FlowSettings(prediction="sample", max_error=limit), error))
+        assert float(found["loss"]) == pytest.approx(0.25 * (1 - ignored), abs=1e-5)
+        assert float(found["ignored"]) == ignored
+    assert "ignored" not in losses(Watched(models.vae, FlowSettings()))
+
+
+def test_what_is_no_number_is_not_ignored_as_too_large(models: Models) -> None:
+    settings = FlowSettings(prediction="sample", max_error=1.0)
+    assert torch.isnan(losses(Watched(models.vae, settings, float("nan")))["loss"])
+    assert float(losses(Watched(models.vae, settings, float("inf")))["loss"]) == 0
+
+
+def test_the_posterior_is_drawn_from_about_the_same_mean_and_noise(models: Models) -> None:
+    mean, drawn = (Watched(models.vae, FlowSettings(sample_posterior=sampled)) for sampled in (False, True))
+    losses(mean)
+    losses(drawn)
+    (noisy, sigmas), (sampled, same) = mean.noisy[0], drawn.noisy[0]
+    assert torch.equal(sigmas, same)
+    assert torch.equal(mean.given[0].text, drawn.given[0].text)
+    batch = mean.batch(torch.arange(4))
+    standard = (sampled - noisy) / ((1 - sigmas).reshape(-1, 1, 1, 1, 1) * (0.5 * batch["logvar"]).exp())
+    assert float(standard.std()) == pytest.approx(1, abs=0.1)
+    assert float(standard.mean()) == pytest.approx(0, abs=0.1)
+
+
+def test_drawing_from_the_posterior_needs_log_variances(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Latents, "batch", lambda self, indices: {"clean": torch.zeros(SHAPE)})
+    with pytest.raises(ValueError, match=r"sample_posterior .* hold no 'logvar': run the stage .* or set it to false"):
+        Watched(models.vae, FlowSettings(sample_posterior=True))
+
+
+def test_names_come_from_the_source_and_buckets_where_it_has_them(models: Models) -> None:
+    objective = Watched(models.vae, FlowSettings())
+    assert list(objective.ids) == ["a", "b", "c", "d"]
+    assert list(objective.buckets) == [0, 0, 0, 0]
+
+
+def test_validation_is_what_was_given(models: Models) -> None:
+    objective = Watched(models.vae, FlowSettings())
+    assert objective.validate(7) == {}
+    objective.validation = lambda step: {"step": float(step)}
+    assert objective.validate(7) == {"step": 7.0}
+
+
+def test_a_weighted_mean_is_each_samples_own_and_one_with_hardly_a_value_counts_less() -> None:
+    values = torch.ones(3, 10, 100) * torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    weights = torch.zeros(3, 10, 100)
+    weights[0], weights[1, :2], weights[2, 0, 0] = 1, 1, 1
+    assert weighted_means(values, weights).tolist() == pytest.approx([1.0, 2.0, 0.3])
 
 
 def test_keep_is_shaped_to_multiply() -> None:

@@ -109,6 +109,47 @@ def test_the_reference_of_training_is_the_checkpoints_own(
     assert torch.equal(seen[0], batch["image_latent"][:, :, 0] * (setting == "photo"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "tokens"), [("none", "patch"), ("photo", "patch"), ("none", "first"), ("none", "none")]
+)
+def test_every_trained_parameter_gets_a_gradient(
+    models: Models, source: LatentDataset, setting: Reference, tokens: str
+) -> None:
+    shape = models.config.strag.model_copy(update={"reference_channels": 16, "motion_tokens": tokens})
+    strag = build_strag(models.config.model_copy(update={"strag": shape}))
+    arguments = strag, strag, models.vae, source, cached_conditions, FlowSettings()
+    objective = STraGObjective(*arguments, reference=setting)
+    objective.loss(source.batch(torch.arange(2)), Draws(0, 0, range(2)))["loss"].backward()
+    trained = {name for name, p in strag.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in strag.named_parameters() if p.grad is not None}
+    frozen = {part for name, _ in strag.named_parameters() if name not in trained for part in name.split(".")}
+    assert ("reference_embedding" in frozen) == (setting == "none")
+    assert ("motion_adapter" in frozen) == (tokens != "patch")
+    assert ("motion1" in frozen) == (tokens == "none")
+
+
+@pytest.mark.parametrize("decoded", [0.0, 1.0])
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: LatentDataset, decoded: float) -> None:
+    strag = build_strag(models.config)
+    settings = FlowSettings(decoded_weight=decoded, drop_text=0.5, drop_control=0.5, signal_weight=1.0)
+    objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, settings)
+    indices = torch.tensor([0, 1, 2, 0])
+
+    def loss(places: range) -> Tensor:
+        return objective.loss(source.batch(indices[list(places)]), Draws(3, 5, places))["loss"].detach()
+
+    halves = (loss(range(2)) + loss(range(2, 4))) / 2
+    assert float(loss(range(4))) == pytest.approx(float(halves), rel=1e-6)
+
+
+def test_tokens_are_those_of_the_latent_and_of_the_reference(models: Models, source: LatentDataset) -> None:
+    arguments = models.strag, models.strag, models.vae, source, cached_conditions, FlowSettings()
+    expectations: dict[Reference, int] = {"none": 2 * 2 * 3, "photo": 3 * 2 * 3}
+    for setting, expected in expectations.items():
+        objective = STraGObjective(*arguments, reference=setting, flops=9)
+        assert (objective.tokens, objective.flops) == (expected, 9)
+
+
 def test_loaded_omnimae_weights_survive_construction_and_training(
     architecture: Architecture, samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -4,12 +4,14 @@ import pytest
 import torch
 from more4d.data.sample import Sample
 from more4d.models.bundle import Models, build_vism
+from more4d.training.draws import Draws
 from more4d.training.flow import FlowSettings, Kept
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.trajscene import sample_view_pairs
 from more4d.training.view_source import ViewPairs
 from more4d.training.vism import ViSMObjective
+from torch import Tensor
 
 SETTINGS = TrainSettings(steps=20, batch_size=2, learning_rate=1e-2, warmup_steps=2, log_every=4, checkpoint_every=20)
 
@@ -57,3 +59,20 @@ def test_it_learns_in_twenty_steps(models: Models, source: ViewPairs, tmp_path: 
     objective = objective_of(models, source, FlowSettings(prediction="sample", decoded_weight=1.0))
     history = train(objective, SETTINGS, seed=0, work=tmp_path).history
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+
+
+def test_every_trained_parameter_gets_a_gradient(models: Models, source: ViewPairs) -> None:
+    objective = objective_of(models, source, FlowSettings(decoded_weight=1.0))
+    objective.loss(source.batch(torch.arange(2)), Draws(0, 0, range(2)))["loss"].backward()
+    assert all(p.grad is not None for p in objective.module.parameters() if p.requires_grad)
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: ViewPairs) -> None:
+    objective = objective_of(models, source, FlowSettings(decoded_weight=1.0, drop_text=0.5, drop_image=0.5))
+    indices = torch.tensor([0, 1, 2, 0])
+
+    def loss(places: range) -> Tensor:
+        return objective.loss(source.batch(indices[list(places)]), Draws(3, 5, places))["loss"].detach()
+
+    halves = (loss(range(2)) + loss(range(2, 4))) / 2
+    assert float(loss(range(4))) == pytest.approx(float(halves), rel=1e-6)

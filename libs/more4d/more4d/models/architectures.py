@@ -29,8 +29,8 @@ class TransformerShape(Section):
 class STraGShape(TransformerShape):
     """STraG's own additions to the transformer."""
 
-    motion_tokens: Literal["patch", "first"] = "patch"
-    """Motion features of every patch, or the encoder's first token alone (the ablation)."""
+    motion_tokens: Literal["patch", "first", "none"] = "patch"
+    """Motion features of every patch; for ablations the encoder's first token alone, or none."""
     reference_channels: int | None = None
     """Latent channels of the reference image that Wan-Fun Control prepends as tokens; None takes none."""
 

@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from more4d.models.vae import MotionVAE
+from more4d.models.vae import MotionVAE, latent_shape
 
-DepthEncoding = Literal["linear", "log"]
+DepthEncoding = Literal["linear", "log", "none"]
+"""How depth is scaled before it is encoded; "none" gives no depth at all (the ablation): a latent of zeros."""
 ClipImage = Literal["photo", "grey"]
 """What CLIP sees: the photo, or mid grey as in the published code."""
 Reference = Literal["none", "zeros", "photo"]
@@ -48,6 +49,8 @@ def depth_latent(vae: MotionVAE, depth: Tensor, frames: int, encoding: DepthEnco
 
     Depth that is not finite or below 1e-5 counts as 1, depth above 1e4 as 1e4, as the published code has it.
     """
+    if encoding == "none":
+        return depth.new_zeros((len(depth), *latent_shape(frames, depth.shape[1], depth.shape[2])))
     usable = torch.where(torch.isfinite(depth) & (depth >= 1e-5), depth, torch.ones_like(depth)).clamp(max=1e4)
     values = usable.log() if encoding == "log" else usable
     low, high = values.amin(dim=(1, 2), keepdim=True), values.amax(dim=(1, 2), keepdim=True)

@@ -136,13 +136,13 @@ class STraGTransformer(WanTransformer3DModel):
         image_tokens: int = 257,
         motion_dim: int = 768,
         motion_grid: tuple[int, int] = (14, 14),
-        motion_tokens: Literal["patch", "first"] = "patch",
+        motion_tokens: Literal["patch", "first", "none"] = "patch",
         reference_channels: int | None = 16,
     ) -> None:
         """Shapes of the 14B network by default.
 
-        `motion_tokens="first"` is the paper's ablation: the encoder's first token alone, for every position. Without
-        `reference_channels` the network takes no reference latent.
+        `motion_tokens` are the paper's ablations: "first" reads the encoder's first token alone, for every position,
+        "none" nothing, so that the norms stay Wan's own. Without `reference_channels` the network takes no reference latent.
         """
         dim = num_attention_heads * attention_head_dim
         added = dim if image_dim is not None else None
@@ -196,6 +196,8 @@ class STraGTransformer(WanTransformer3DModel):
         It depends on neither timestep, text nor frame: made once an image, it serves all steps and both branches of
         the guidance. 1.21 GB for the 14B network at 368x512 in bf16.
         """
+        if self.config["motion_tokens"] == "none":
+            return ()
         aligned = self.align_motion(features, rows, columns)
         return tuple(block.modulation(aligned) for block in self.blocks)  # type: ignore[operator]
 
@@ -243,6 +245,8 @@ class STraGTransformer(WanTransformer3DModel):
         """What each block is given of the motion."""
         if features is not None and modulation is not None:
             raise ValueError("give motion_features or the modulation made of them, not both")
+        if self.config["motion_tokens"] == "none":
+            return [None] * len(self.blocks)
         if modulation is not None:
             return modulation
         return [None if features is None else self.align_motion(features, rows, columns)] * len(self.blocks)

@@ -7,6 +7,8 @@ Suffixes: B batch, K latent frames, M text tokens, I image tokens, D width; h = 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -111,7 +113,13 @@ class FlowObjective(Objective):
         settings: FlowSettings,
         *,
         empty_text: Tensor | None = None,
+        flops: int = 0,
+        validation: Callable[[int], dict[str, float]] | None = None,
     ) -> None:
+        """`flops` are a sample's, forward and backward (0: not known); `validation` is what `validate` calls.
+
+        Raises ValueError where the settings ask for what is not there.
+        """
         if settings.decoded_weight and not isinstance(vae.vae, LinearStartWanVAE):
             raise ValueError(
                 f"decoded_weight={settings.decoded_weight} needs a linear-start VAE; set it to 0 for this one"
@@ -119,6 +127,9 @@ class FlowObjective(Objective):
         self.module, self.transformer, self.vae = module, transformer, vae
         self.source, self.size = source, source.size
         self.conditions, self.settings, self.empty_text = conditions, settings, empty_text
+        self.validation, self._flops = validation, flops
+        if settings.sample_posterior:
+            self._require_log_variance()
 
     @property
     def ids(self) -> Sequence[str]:
@@ -130,9 +141,42 @@ class FlowObjective(Objective):
         """The source's buckets; one where it has none."""
         return self.source.buckets if isinstance(self.source, Bucketed) else super().buckets
 
+    @cached_property
+    def tokens(self) -> int:
+        """Those of the first sample: of all, where they are of one size."""
+        return prod(self._grid)
+
+    @property
+    def flops(self) -> int:
+        """A sample's forward and backward, as given."""
+        return self._flops
+
+    @cached_property
+    def _grid(self) -> tuple[int, ...]:
+        """Frames, rows and columns of the first sample's tokens."""
+        sides, patches = self.clean(self._first_sample).shape[2:], self.transformer.config["patch_size"]  # type: ignore[index]
+        return tuple(side // patch for side, patch in zip(sides, patches, strict=True))
+
+    @cached_property
+    def _first_sample(self) -> dict[str, Tensor]:
+        return self.source.batch(torch.zeros(1, dtype=torch.long))
+
+    def _require_log_variance(self) -> None:
+        try:
+            self.log_variance(self._first_sample)
+        except KeyError as missing:
+            raise ValueError(
+                f"flow.sample_posterior draws from the VAE's posterior, but the samples hold no {missing}: "
+                "run the stage that encodes them again, or set it to false"
+            ) from missing
+
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The source's samples at `indices`."""
         return self.source.batch(indices)
+
+    def validate(self, step: int) -> dict[str, float]:
+        """What the validation that this objective was given finds."""
+        return {} if self.validation is None else self.validation(step)
 
     @abstractmethod
     def clean(self, batch: dict[str, Tensor]) -> Tensor:
@@ -185,12 +229,14 @@ class FlowObjective(Objective):
     def _latent_error(self, output: Tensor, target: Tensor, clean: Tensor) -> dict[str, Tensor]:
         """The weighted squared error, and what share of the values was too far off to count where that is limited."""
         weight = 1 + self.settings.signal_weight * clean.square().mean(dim=1, keepdim=True).sqrt().clamp(max=1)
-        error = weight * (output - target).square()
+        error = output - target
         if self.settings.max_error is None:
-            return {"latent": error.mean()}
-        counts = (output - target).abs() <= self.settings.max_error
-        # Not a product: infinity times 0 is no number, and it is to be counted as ignored.
-        return {"latent": torch.where(counts, error, 0.0).mean(), "ignored": 1 - counts.float().mean()}
+            return {"latent": (weight * error.square()).mean()}
+        # What is no number counts, so that it is seen.
+        ignored = error.abs() > self.settings.max_error
+        # Before it is squared: the gradient of an infinite square times 0 is no number.
+        counted = torch.where(ignored, 0.0, error)
+        return {"latent": (weight * counted.square()).mean(), "ignored": ignored.float().mean()}
 
     def _dropped(self, given: Conditions, draws: Draws) -> Conditions:
         text = keep(self.settings.drop_text, draws, given.text)

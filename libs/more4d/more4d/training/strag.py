@@ -4,6 +4,7 @@ Suffixes: B batch, T frames, K latent frames, H height, W width, G motion patche
 """
 
 from collections.abc import Callable
+from math import prod
 
 from torch import Tensor, nn
 
@@ -32,9 +33,20 @@ class STraGObjective(FlowObjective):
         *,
         reference: Reference = "none",
         empty_text: Tensor | None = None,
+        flops: int = 0,
+        validation: Callable[[int], dict[str, float]] | None = None,
     ) -> None:
-        super().__init__(module, transformer, vae, source, conditions, settings, empty_text=empty_text)
+        """Freezes what the loss cannot reach: see `unused_parameters`."""
+        arguments = module, transformer, vae, source, conditions, settings
+        super().__init__(*arguments, empty_text=empty_text, flops=flops, validation=validation)
         self.reference: Reference = reference
+        for parameter in unused_parameters(transformer, reference).values():
+            parameter.requires_grad_(False)
+
+    @property
+    def tokens(self) -> int:  # type: ignore[override]
+        """Those of the latent, and of the reference before them."""
+        return super().tokens + (0 if self.reference == "none" else prod(self._grid[1:]))
 
     def clean(self, batch: dict[str, Tensor]) -> Tensor:
         """The motion latent."""
@@ -54,6 +66,19 @@ class STraGObjective(FlowObjective):
     def decoded_error(self, sample: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean distance [B] between generated and true trajectories."""
         return trajectory_distance(self.vae.linear_decode_motion(sample), batch)
+
+
+def unused_parameters(transformer: nn.Module, reference: Reference) -> dict[str, nn.Parameter]:
+    """Parameters by name that no loss of this transformer reaches: of a reference that is never given, of motion features
+    that are not read.
+
+    Left trainable they never get a gradient, which processes that train together wait for.
+    """
+    tokens = transformer.config["motion_tokens"]  # type: ignore[index]
+    unused = {"reference_embedding"} if reference == "none" else set()
+    unused |= {"motion_adapter"} if tokens != "patch" else set()
+    unused |= {"motion1", "motion2"} if tokens == "none" else set()
+    return {name: p for name, p in transformer.named_parameters() if not unused.isdisjoint(name.split("."))}
 
 
 def trajectory_distance(motion: Tensor, batch: dict[str, Tensor], softness: float = 3e-3) -> Tensor:
