@@ -315,3 +315,13 @@ def test_the_backward_writes_rows_and_partial_sums_past_2_31_values() -> None:
     for expected, got in zip(*found, strict=True):
         assert expected is not None and got is not None
         assert got.numel() > FAR and torch.equal(got[0, -1], expected[0, -1])
+
+
+def test_the_compiled_loops_leave_the_gates_memory_resizable() -> None:
+    gate = torch.ones(8, requires_grad=True)
+    rows = torch.zeros(1, 2, 8)
+    tokens = torch.ones(1, 4, 8)
+    time = torch.zeros(1, 8)
+    madanorm(tokens, time, time, rows, rows, gate, frames=2, backend="cpu").sum().backward()
+    # What FSDP does with a gathered weight when its block has run.
+    gate.untyped_storage().resize_(0)

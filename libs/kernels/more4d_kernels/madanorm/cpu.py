@@ -99,7 +99,8 @@ def _modulation(problem: Problem, region: Region) -> tuple[Any, ...]:
         nothing = torch.empty(0).numpy()
         return scale.numpy(), shift.numpy(), (nothing, nothing, nothing, (0, 0, 0, 0))
     (moved, moved_strides), (shifted, shifted_strides) = _flat(problem.motion_scale), _flat(problem.motion_shift)
-    gate = _float32(problem.gate).numpy()
+    # A copy: memory that numpy has seen can never be resized, and FSDP frees gathered weights by resizing them.
+    gate = problem.gate.to(torch.float32, copy=True).contiguous().numpy()
     return scale.numpy(), shift.numpy(), (gate, moved, shifted, (*moved_strides, *shifted_strides))
 
 
