@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more4d_kernels import madanorm
 from more4d_kernels.backends import Backend
 from more4d_kernels.launch import Setting
 from more4d_kernels.madanorm import cpu, gpu
