@@ -12,6 +12,7 @@ from more4d.models.lora import (
     kohya_names,
     load_adapter,
     merge,
+    plain_state,
     read_lora,
     unmerge,
     write_lora,
@@ -116,6 +117,44 @@ def test_an_adapter_may_leave_the_embeddings_alone() -> None:
     add_adapter(network, LoRASettings(rank=2, blocks_only=True))
     adapted = set(adapter_changes(network))
     assert adapted == {name for name in kohya_names(vism()).values() if name.startswith("blocks.")}
+
+
+def test_an_adapter_goes_where_it_is_told_and_what_is_trained_whole_has_none() -> None:
+    network = STraGTransformer(**SHAPE, motion_dim=8, motion_grid=(4, 4))
+    add_adapter(
+        network, LoRASettings(rank=2, targets=("attn1", "blocks.1.ffn"), also=("motion1", "to_q", "patch_embedding"))
+    )
+    adapted = set(adapter_changes(network))
+    assert adapted == {
+        *(f"blocks.{i}.attn1.{layer}" for i in (0, 1) for layer in ("to_k", "to_v", "to_out.0")),
+        "blocks.1.ffn.net.0.proj",
+        "blocks.1.ffn.net.2",
+    }
+    trained = {name for name, p in network.named_parameters() if p.requires_grad and "lora_" not in name}
+    whole = {
+        name for name in trained if any(f".{part}." in f".{name}" for part in ("motion1", "to_q", "patch_embedding"))
+    }
+    assert trained == whole and {"patch_embedding.weight", "blocks.0.motion1.gate", "blocks.1.attn2.to_q.bias"} <= whole
+
+
+@pytest.mark.parametrize("setting", ["targets", "also"])
+def test_a_missing_module_is_refused_naming_those_that_are_there(setting: str) -> None:
+    network = vism()
+    with pytest.raises(
+        ValueError, match=rf"lora.{setting} names 'attn3', which ViSMTransformer has not; .*attn1, attn2"
+    ):
+        add_adapter(network, LoRASettings.model_validate({"rank": 2, setting: ["attn1", "attn3"]}))
+    assert all(p.requires_grad for p in network.parameters())
+    with pytest.raises(ValueError, match="leaves no layer to adapt"):
+        add_adapter(network, LoRASettings(targets=("to_q",), also=("to_q",)))
+
+
+def test_without_its_adapter_a_networks_state_is_the_base_again() -> None:
+    network, base = vism(), vism()
+    load_adapter(network, changes(network))
+    state = plain_state(network)
+    assert state.keys() == base.state_dict().keys()
+    assert all(torch.equal(value, base.state_dict()[key]) for key, value in state.items())
 
 
 def test_peft_with_its_scale_equals_the_merged_network() -> None:

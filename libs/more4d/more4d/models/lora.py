@@ -5,7 +5,7 @@ file it goes by Wan's own, with underscores for dots: `lora_unet__blocks_0_self_
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,12 @@ class LoRASettings(Section):
     alpha: float = Field(default=64.0, gt=0)
     blocks_only: bool = False
     """Leave the embeddings and the output layer as they are; the published adapter is on every linear layer."""
+    targets: tuple[str, ...] = ()
+    """Linear layers by a part of their names, such as `attn1` or `blocks.3`; without any, all that Wan has too."""
+    also: tuple[str, ...] = ()
+    """Modules by a part of their names that are trained whole beside the adapter: what the base never learned."""
+    merge_weight: float = Field(default=1.0, gt=0)
+    """How much of the adapter is merged when the training is over; published: 0.55."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +141,45 @@ def unmerge(network: WanTransformer3DModel, lora: LoRA, weight: float = PUBLISHE
 
 
 def add_adapter(network: WanTransformer3DModel, settings: LoRASettings, *, name: str = "default") -> None:
-    """Put an adapter of peft on the linear layers that Wan has too: identity at first, and all that remains trainable."""
-    targets = [module for module in _linears(network) if module.startswith("blocks.") or not settings.blocks_only]
+    """Put an adapter of peft on linear layers that Wan has too: identity at first, and with `also` all that is trainable.
+
+    Raises ValueError, with nothing changed, naming the modules that there are where one of the settings' is not.
+    """
+    targets = adapter_targets(network, settings)
+    whole = [p for module, p in network.named_parameters() if any(_part_of(part, module) for part in settings.also)]
     network.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets), name)  # type: ignore[arg-type]
+    for parameter in whole:
+        parameter.requires_grad_(True)
+
+
+def adapter_targets(network: WanTransformer3DModel, settings: LoRASettings) -> list[str]:
+    """The linear layers that an adapter of these settings is put on. Raises ValueError as `add_adapter` does."""
+    layers = list(_linears(network))
+    _require_parts(network, "targets", settings.targets, layers)
+    _require_parts(network, "also", settings.also, [name for name, _ in network.named_modules() if name])
+    chosen = [name for name in layers if name.startswith("blocks.") or not settings.blocks_only]
+    if settings.targets:
+        chosen = [name for name in chosen if any(_part_of(part, name) for part in settings.targets)]
+    chosen = [name for name in chosen if not any(_part_of(part, name) for part in settings.also)]
+    if not chosen:
+        raise ValueError(
+            f"lora.targets={list(settings.targets)} leaves no layer to adapt; name fewer in also, or more here"
+        )
+    return chosen
+
+
+def _part_of(part: str, name: str) -> bool:
+    """Whether `part` is one or more whole steps of a dotted name."""
+    return f".{part}." in f".{name}."
+
+
+def _require_parts(network: nn.Module, setting: str, parts: Iterable[str], names: list[str]) -> None:
+    for part in parts:
+        if not any(_part_of(part, name) for name in names):
+            known = sorted({step for name in names for step in name.split(".") if not step.isdigit()})
+            raise ValueError(
+                f"lora.{setting} names {part!r}, which {type(network).__name__} has not; there are {', '.join(known)}"
+            )
 
 
 def load_adapter(network: WanTransformer3DModel, lora: LoRA, *, name: str = "default") -> None:
@@ -164,6 +206,13 @@ def adapter_changes(network: WanTransformer3DModel, *, name: str = "default") ->
     if not changes:
         raise CheckpointError(f"the network has no adapter {name!r}; put one on it with add_adapter")
     return changes
+
+
+@torch.no_grad()
+def plain_state(network: WanTransformer3DModel) -> dict[str, Tensor]:
+    """The network's state dict as it would be without adapters; nothing of them is merged in."""
+    own = {key: value for key, value in network.state_dict().items() if not {"lora_A", "lora_B"} & set(key.split("."))}
+    return {key.replace(".base_layer.", "."): value for key, value in own.items()}
 
 
 def _linears(network: WanTransformer3DModel) -> dict[str, nn.Linear]:
