@@ -96,4 +96,5 @@ def _commonest(table: pd.DataFrame) -> str:
 def _rejected_reasons(table: pd.DataFrame) -> list[str]:
     if not len(table):
         return []
-    return [str(row["reason"]) for row in table.to_dict("records") if row["verdict"] == REJECTED]
+    reasons = table.loc[table["verdict"] == REJECTED, "reason"]
+    return [str(reason) for reason in reasons.to_numpy(object)]

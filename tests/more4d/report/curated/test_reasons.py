@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 from more4d.report.curated.journey import follow
-from more4d.report.curated.reasons import KINDS_SHOWN, fold, reason_kinds
+from more4d.report.curated.reasons import KINDS_SHOWN, fold, folding, reason_kinds
 
 from tests.more4d.report.curated.conftest import clip_row, make_tables, source_row
 
@@ -39,6 +39,14 @@ def test_kinds_are_counted_by_stage_with_an_example(some_tables: dict[str, pd.Da
     dark = kinds["clips", "too dark: brightness … (outside … to …)"]
     assert dark.example_reason == "too dark: brightness 0.010 (outside 0.08 to 0.92)"
     assert journey["clip_id"].iloc[dark.example] == "park-00000"
+
+
+def test_a_part_is_folded_with_the_names_of_the_whole_journey() -> None:
+    one, other = source_row("bikes"), source_row("boats", source_table="u.csv")
+    clips = [clip_row(one), clip_row(other, reason="near-duplicate of bikes-00000: 0.03 of the bits differ")]
+    journey = follow(make_tables([one, other], clips))
+    (kind,) = reason_kinds(journey.query("videoid == 'boats'"), folding(journey))
+    assert kind.text == "near-duplicate of <name>: … of the bits differ"
 
 
 def test_free_text_is_cut_at_the_colon_and_the_rest_is_one_kind() -> None:
