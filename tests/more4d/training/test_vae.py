@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -113,6 +114,57 @@ def test_video_costs_nothing_where_it_has_no_weight(vae: MotionVAE, source: Moti
     assert float(logs[1.0]["loss"]) == pytest.approx(expected)
     error = (vae.decode_video(vae.encode_video(batch["video"])) - batch["video"]).detach().abs().mean()
     assert float(logs[1.0]["video"]) == pytest.approx(float(error), rel=1e-4)
+
+
+def test_the_published_reconstruction_is_the_sum_of_differences_of_a_sample(
+    vae: MotionVAE, source: MotionScenes
+) -> None:
+    batch = source.batch(torch.arange(2))
+    settings = VAELossSettings(reconstruction="published", video_weight=0.0, kl_weight=0.5)
+    found = MotionVAEObjective(vae, source, settings).loss(batch, Draws(0, 0, range(2)))
+    with torch.no_grad():
+        posterior = vae.vae.encode(vae.trajectory_encoder(batch["motion"])).latent_dist
+        motion = vae.trajectory_decoder(vae.vae.decode(posterior.mode()).sample)
+        variance, mean = posterior.var, posterior.mean
+        kl = 0.5 * (mean.square() + variance - 1 - variance.log()).sum() / 2
+    assert float(found["trajectory"]) == pytest.approx(float((motion - batch["motion"]).abs().sum() / 2), rel=1e-4)
+    assert float(found["kl"]) == pytest.approx(float(kl), rel=1e-4)
+    assert float(found["loss"].detach()) == pytest.approx(
+        float(found["trajectory"]) + 0.5 * float(found["kl"]), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("reconstruction", ["distance", "published"])
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(
+    vae: MotionVAE, source: MotionScenes, reconstruction: Literal["distance", "published"]
+) -> None:
+    settings = VAELossSettings(latent_noise=0.5, reconstruction=reconstruction)
+    objective, indices = MotionVAEObjective(vae, source, settings), torch.tensor([0, 1, 2, 4])
+
+    def loss(places: range) -> Tensor:
+        return objective.loss(source.batch(indices[list(places)]), Draws(3, 5, places))["loss"].detach()
+
+    halves = (loss(range(2)) + loss(range(2, 4))) / 2
+    assert float(loss(range(4))) == pytest.approx(float(halves), rel=1e-5)
+
+
+@pytest.mark.parametrize(("trained", "video"), [(True, 1.0), (False, 0.0)])
+def test_every_trained_parameter_gets_a_gradient(
+    vae: MotionVAE, source: MotionScenes, trained: bool, video: float
+) -> None:
+    objective = MotionVAEObjective(vae, source, VAELossSettings(train_trajectory_encoder=trained, video_weight=video))
+    objective.loss(source.batch(torch.arange(2)), Draws(0, 0, range(2)))["loss"].backward()
+    assert all(p.grad is not None for p in objective.module.parameters() if p.requires_grad)
+
+
+def test_the_decoder_learns_at_its_own_rate(vae: MotionVAE, source: MotionScenes) -> None:
+    objective = MotionVAEObjective(vae, source, VAELossSettings(decoder_rate=0.1))
+    slower = {
+        name.split(".")[0]
+        for name, _ in objective.module.named_parameters()
+        if any(name.startswith(prefix) and factor == 0.1 for prefix, factor in objective.learning_rates.items())
+    }
+    assert slower == {"decoder", "post_quant_conv"}
 
 
 def test_a_training_that_makes_the_codec_worse_is_not_kept(

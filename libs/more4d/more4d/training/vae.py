@@ -3,8 +3,9 @@
 Suffixes: B batch, T frames, H height, W width.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +15,7 @@ from torch.nn import functional
 from more4d.models.vae import LinearStartWanVAE, MotionVAE, cell_vectors
 from more4d.settings import Section
 from more4d.training.draws import Draws
-from more4d.training.flow import BatchSource
+from more4d.training.flow import BatchSource, Bucketed, Named
 from more4d.training.loop import TrainResult, TrainSettings, train
 from more4d.training.objective import Objective
 from more4d.training.strag import trajectory_distance
@@ -23,11 +24,16 @@ from more4d.training.strag import trajectory_distance
 class VAELossSettings(Section):
     """What a reconstruction error costs."""
 
+    reconstruction: Literal["distance", "published"] = "distance"
+    """What a wrong motion costs: its distance in metres where points are visible, or the sum of all absolute differences in
+    eq. 1's units, KL summed likewise."""
     kl_weight: float = Field(default=1e-6, ge=0)
     video_weight: float = Field(default=1.0, ge=0)
     """Weight of the reconstruction of plain video, which 4D-ViSM needs of the same VAE."""
     train_trajectory_encoder: bool = True
     """The published encoder never received a gradient; frozen, it keeps latents that a STraG was trained on."""
+    decoder_rate: float = Field(default=1.0, gt=0)
+    """Learning rate of the VAE's decoder as a multiple of the codec's; published: 0.1."""
     latent_noise: float = Field(default=0.0, ge=0)
     """Largest standard deviation, in the VAE's own units, of noise added to motion latents: each sample draws its share,
     and the decoder learns to quiet what a generator leaves."""
@@ -71,24 +77,44 @@ class MotionVAEObjective(Objective):
         ).requires_grad_(True)
         vae.trajectory_encoder.requires_grad_(settings.train_trajectory_encoder)
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """The source's names of its samples, or their numbers."""
+        return self.source.ids if isinstance(self.source, Named) else super().ids
+
+    @property
+    def buckets(self) -> Sequence[int]:
+        """The source's buckets; one where it has none."""
+        return self.source.buckets if isinstance(self.source, Bucketed) else super().buckets
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        """The VAE's decoder learns at a rate of its own."""
+        return dict.fromkeys(("decoder.", "post_quant_conv."), self.settings.decoder_rate)
+
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The source's samples at `indices`."""
         return self.source.batch(indices)
 
     def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
-        """Trajectory distance, video error and KL."""
+        """Trajectory error, video error and KL."""
         settings = self.settings
-        motion_map = self.vae.trajectory_encoder(batch["motion"])
-        posterior = self.vae.vae.encode(motion_map).latent_dist
+        posterior = self.vae.vae.encode(self.vae.trajectory_encoder(batch["motion"])).latent_dist
         latent = posterior.mode()
         noise = draws.normal(latent)
         spread = draws.uniform(latent) * settings.latent_noise
-        decoded = self.vae.vae.decode(latent + spread * noise).sample
-        logs = {"trajectory": trajectory_distance(self.vae.trajectory_decoder(decoded), batch).mean()}
-        logs["kl"] = posterior.kl().mean()
+        motion = self.vae.trajectory_decoder(self.vae.vae.decode(latent + spread * noise).sample)
+        logs = self._reconstruction(motion, batch, posterior.kl())
         logs["video"] = self._video_error(batch) if settings.video_weight else latent.new_zeros(())
         loss = logs["trajectory"] + settings.kl_weight * logs["kl"] + settings.video_weight * logs["video"]
         return {"loss": loss} | {k: v.detach() for k, v in logs.items()}
+
+    def _reconstruction(self, motion: Tensor, batch: dict[str, Tensor], kl: Tensor) -> dict[str, Tensor]:
+        """Each sample's error and KL [B, columns], averaged over samples."""
+        if self.settings.reconstruction == "distance":
+            return {"trajectory": trajectory_distance(motion, batch).mean(), "kl": kl.mean()}
+        error = (motion.float() - batch["motion"].float()).abs()
+        return {"trajectory": error.flatten(1).sum(dim=1).mean(), "kl": kl.flatten(1).sum(dim=1).mean()}
 
     def _video_error(self, batch: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():
