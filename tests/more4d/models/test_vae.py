@@ -156,7 +156,11 @@ def test_a_config_with_the_published_constants_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"motion_mean": (0.0,) * 3}, "3 values for 16 latent channels"), ({"motion_std": 0.0}, "must be positive")],
+    [
+        ({"motion_mean": (0.0,) * 3}, "3 values for 16 latent channels"),
+        ({"motion_std": 0.0}, "must be positive"),
+        ({"motion_camera": (1.0, 0.0, 1.0)}, "motion_camera=.* must be positive"),
+    ],
 )
 def test_a_normalisation_that_cannot_be_undone_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -7,6 +7,7 @@ import torch
 from more4d.data.sample import Sample
 from more4d.geometry.cameras import move_intrinsics
 from more4d.geometry.images import fit_image
+from more4d.geometry.published import motion_intrinsics
 from more4d.inference.trajectories import generate_trajectories
 from more4d.models.architectures import Architecture
 from more4d.models.bundle import Models, build_strag
@@ -142,7 +143,7 @@ def test_motion_is_scaled_back_by_the_camera_that_the_checkpoint_names(models: M
     own, theirs = run(quiet(TrajectoryPipeline.from_models(models)), scene), run(pipeline, scene)
     assert np.array_equal(own[:, 0], theirs[:, 0]) and np.array_equal(own[..., 2], theirs[..., 2])
     camera = torch.from_numpy(scene["intrinsics"])
-    ratio = float(camera[0, 0] / published.motion_intrinsics(camera, (32, 48))[0, 0])
+    ratio = float(camera[0, 0] / motion_intrinsics("published", camera, (32, 48))[0, 0])
     moved = (own - own[:, :1])[..., 0]
     assert ratio != 1 and np.allclose((theirs - theirs[:, :1])[..., 0], moved * ratio, atol=1e-4)
 

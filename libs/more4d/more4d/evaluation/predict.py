@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from more4d_kernels import denormalize_motion, normalize_motion
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
@@ -69,11 +68,10 @@ def predict_depths(models: Models, pictures: Sequence[NDArray[np.uint8]], intrin
 def through_vae(models: Models, points: Sequence[Floats], intrinsics: Sequence[Floats]) -> Floats:
     """True points [B,T,H,W,3] after the motion VAE's encoder and decoder: what a perfect generator would reach."""
     truth = from_numpy(np.nan_to_num(np.stack(points)))
-    size = (truth.shape[2], truth.shape[3])
-    cameras = models.vae.motion_intrinsics(from_numpy(np.stack(intrinsics)), size)
-    motion, _ = normalize_motion(truth, cameras, image_size=size)
+    cameras = from_numpy(np.stack(intrinsics))
+    motion, _ = models.vae.motion_of(truth, cameras)
     decoded: Tensor = models.vae.decode_motion(models.vae.encode_motion(motion))
-    return denormalize_motion(decoded, truth[:, 0], cameras, image_size=size).float().numpy()
+    return models.vae.points_of(decoded, truth[:, 0], cameras).float().numpy()
 
 
 def without_holes(depth: Floats) -> Floats:

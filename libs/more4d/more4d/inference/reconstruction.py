@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from more4d.geometry import motion_from_points, points_from_motion
-from more4d.geometry.published import MotionCamera, motion_intrinsics
+from more4d.geometry.motion import MotionScale, scaled_motion, unscaled_points
 from more4d.inference.checkpoints import BASE
 from more4d.models.bundle import CONFIG, load_exactly, read_architecture
 from more4d.models.vae import LATENT_STRIDE, MotionVAE
@@ -86,7 +85,7 @@ def load_motion_vae(folder: Path, *, device: str = "cpu") -> MotionVAE:
 
 @torch.no_grad()
 def reconstruct_trajectories(
-    vae: MotionVAE, points: Floats, intrinsics: Floats, *, camera: MotionCamera | None = None
+    vae: MotionVAE, points: Floats, intrinsics: Floats, *, camera: MotionScale | None = None
 ) -> Reconstruction:
     """What comes back of `points` [T,H,W,3] in metres, in the first camera's frame, through the motion VAE.
 
@@ -98,13 +97,13 @@ def reconstruct_trajectories(
     like = next(vae.trajectory_encoder.parameters())
     given = torch.from_numpy(np.ascontiguousarray(points, np.float32))
     camera = camera or vae.config.motion_camera
-    units = motion_intrinsics(camera, torch.from_numpy(intrinsics).float(), points.shape[1:3])
-    motion, valid = motion_from_points(given, units)
-    known = torch.isfinite(given).all(-1) & valid
-    motion = torch.where(known, motion, 0)[None].to(like)
+    own = torch.from_numpy(intrinsics).float()[None]
+    motion, valid = scaled_motion(given[None], own, camera)
+    known = torch.isfinite(given).all(-1) & valid[0]
+    motion = torch.where(known, motion, 0).to(like)
     motion_map = vae.trajectory_encoder(motion)
     latent = vae.encode_motion_map(motion_map)
-    decoded = points_from_motion(vae.decode_motion(latent)[0].float().cpu(), given[0], units)
+    decoded = unscaled_points(vae.decode_motion(latent).float().cpu(), given[:1], own, camera)[0]
     error = torch.where(known, (decoded - given).norm(dim=-1), torch.nan)
     return Reconstruction(decoded.numpy(), error.numpy(), _colours(motion_map[0]), latent[0].float().cpu().numpy())
 

@@ -15,7 +15,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from more4d.geometry.published import MotionCamera, motion_intrinsics
+from more4d.geometry.motion import MotionScale, scaled_motion, unscaled_points
 from more4d.models.network import Network
 from more4d.models.trajectory_codec import TrajectoryCodecConfig, TrajectoryDecoder, TrajectoryEncoder
 from more4d.settings import Section
@@ -139,8 +139,9 @@ class MotionVAEConfig(Section):
     motion_mean: float | tuple[float, ...] = 0.0
     """Of the motion latent alone, on top of the VAE's own normalisation: (z - mean) / std when encoding, and back."""
     motion_std: float | tuple[float, ...] = 1.0
-    motion_camera: MotionCamera = "sample"
-    """Whose intrinsics scale eq. 1's motion: the sample's own, or the published constants."""
+    motion_camera: MotionScale = "sample"
+    """Whose intrinsics scale eq. 1's motion: the sample's own, or the published constants; three numbers stand for no
+    camera at all, but for metres along x, y and z (the ablation)."""
 
     @model_validator(mode="after")
     def _can_be_undone(self) -> Self:
@@ -151,6 +152,8 @@ class MotionVAEConfig(Section):
                 raise ValueError(f"{name} has {len(values)} values for {channels} latent channels")
         if min(self.motion_std if isinstance(self.motion_std, tuple) else (self.motion_std,)) <= 0:
             raise ValueError(f"motion_std={self.motion_std} must be positive: the latent is divided by it")
+        if not isinstance(self.motion_camera, str) and min(self.motion_camera) <= 0:
+            raise ValueError(f"motion_camera={self.motion_camera} must be positive: motion is divided by it")
         return self
 
 
@@ -181,12 +184,16 @@ class MotionVAE(Network[MotionVAEConfig]):
         """Motion latent [B, C, K, h, w] of normalised motion [B, 3, T, H, W] (eq. 1 units)."""
         return self.encode_motion_map(self.trajectory_encoder(motion))
 
-    def motion_intrinsics(self, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
-        """The intrinsics [..., 3, 3] that this checkpoint's motion is scaled by, in an image of `size` (height, width).
+    def motion_of(self, points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
+        """Motion [B, 3, T, H, W] in this checkpoint's units and valid [B, H, W] of `points` [B, T, H, W, 3] in metres.
 
-        For `normalize_motion` and its inverse; points are seen through the samples' own `intrinsics` in any case.
+        `intrinsics` [B, 3, 3] are the samples' own, whatever the units.
         """
-        return motion_intrinsics(self.config.motion_camera, intrinsics, size)
+        return scaled_motion(points, intrinsics, self.config.motion_camera)
+
+    def points_of(self, motion: Tensor, points0: Tensor, intrinsics: Tensor) -> Tensor:
+        """Points [B, T, H, W, 3] in metres of motion in this checkpoint's units and the first frame's [B, H, W, 3]."""
+        return unscaled_points(motion, points0, intrinsics, self.config.motion_camera)
 
     def encode_motion_map(self, motion_map: Tensor) -> Tensor:
         """Motion latent [B, C, K, h, w] of an RGB motion map [B, 3, T, H, W] in [-1, 1]."""

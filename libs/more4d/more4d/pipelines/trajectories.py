@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from more4d.geometry import denormalize_motion, unproject
+from more4d.geometry import unproject
 from more4d.models.bundle import Models
 from more4d.models.conditions import (
     clip_picture,
@@ -243,7 +243,5 @@ class TrajectoryPipeline(FlowPipeline):
         if output_type == "motion":
             return motion
         assert intrinsics is not None
-        points0 = unproject(depth, intrinsics)
-        size = (depth.shape[1], depth.shape[2])
-        points = denormalize_motion(motion, points0, self.vae.motion_intrinsics(intrinsics, size), image_size=size)
+        points = self.vae.points_of(motion, unproject(depth, intrinsics), intrinsics)
         return points if output_type == "pt" else points.cpu().numpy()
