@@ -1,9 +1,9 @@
 """Samples a second out of the latent cache, against the published layout's pickles and videos.
 
 Writes `--samples` samples of 49 frames of 384x512, the published size, as `<id>.mp4, <id>.txt, <id>_dt3d_pred.pkl,
-<id>_dt3d_render.mp4, <id>_mask_render.mp4, <id>_mask_render_binary.npy`, and a latent cache of as many, made by
-`write_latents` as stage `latents` makes it, in the shapes of the wan-14b networks at 49x368x512 (random numbers: none of
-the formats compresses). Reading the published side is unpickling the tracks and decoding the clip, what its training
+<id>_dt3d_render.mp4, <id>_mask_render.mp4, <id>_mask_render_binary.npy`, and a latent cache of as many, written by the
+code of stage `latents` in the shapes of the wan-14b networks at 49x368x512, captions of 512 tokens (random numbers: none
+of the formats compresses). Reading the published side is unpickling the tracks and decoding the clip, what its training
 does before any network runs; reading ours is LatentDataset, for a training without decoded error (all that a Wan VAE
 allows) and with it. Both come from the page cache. Prints rates, ratios and a copy of 64 MB timed in the same run.
 """
@@ -20,10 +20,18 @@ import torch
 from more4d.data.video import read_video, write_video
 from more4d.models.architectures import ARCHITECTURES
 from more4d.scenes import RenderedScene, render_scene, sample_scene
-from more4d.training.latents import LatentDataset, write_latents
+from more4d.training.cache.build import Cache, write_tables
+from more4d.training.cache.dataset import LatentDataset
+from more4d.training.cache.rows import Row, file_tensors, rounded
+from more4d.training.cache.store import LatentStore, place
 from torch import Tensor
 
 FRAMES, HEIGHT, WIDTH = 49, 384, 512
+KINDS: dict[str, dict[str, bool]] = {
+    "latents": {},
+    "latents and log-variance, for draws from the posterior": {"posterior": True},
+    "latents and true motion, for a decoded error": {"decoded": True},
+}
 
 
 def published(scene: RenderedScene, folder: Path, name: str) -> None:
@@ -41,24 +49,40 @@ def published(scene: RenderedScene, folder: Path, name: str) -> None:
     (folder / f"{name}_dt3d_pred.pkl").write_bytes(pickle.dumps(tracks))
 
 
-def latents(seed: int) -> dict[str, Tensor]:
-    """What `encode_samples` gives for one sample with the wan-14b networks."""
+def encoded(seed: int) -> dict[str, Row]:
+    """What each encoder makes of one sample with the wan-14b networks, its caption as long as can be."""
     architecture = ARCHITECTURES["wan-14b"]
     size, encoder = architecture.generation, architecture.motion_encoder
-    latent = (1, 16, (size.frames + 3) // 4, size.height // 8, size.width // 8)
-    shapes = {
-        "motion_latent": latent,
-        "image_latent": latent,
-        "depth_latent": latent,
-        "motion_features": (1, encoder.grid[0] * encoder.grid[1], encoder.dim),
-        "text": (1, architecture.text.max_tokens, architecture.text.dim),
-        "image_tokens": (1, architecture.image_encoder.tokens, architecture.image_encoder.dim),
-        "motion": (1, 3, size.frames, size.height, size.width),
-        "unit": (1, 3, size.height, size.width),
-    }
+    latent = (16, (size.frames + 3) // 4, size.height // 8, size.width // 8)
+    video = (size.frames, size.height, size.width)
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    return {**drawn, "visible": drawn["motion"][:, 0] > 0}
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return {
+        "motion": {"motion_latent": draw(*latent), "motion_logvar": draw(*latent)},
+        "picture": {"image_latent": draw(*latent), "depth_latent": draw(*latent)},
+        "text": {"text": draw(architecture.text.max_tokens, architecture.text.dim)},
+        "image": {"image_tokens": draw(architecture.image_encoder.tokens, architecture.image_encoder.dim)},
+        "features": {"motion_features": draw(encoder.grid[0] * encoder.grid[1], encoder.dim)},
+        "truth": {"motion": draw(3, *video), "visible": draw(*video) > 0, "unit": draw(3, *video[1:])},
+    }
+
+
+def write_cache(folder: Path, count: int) -> None:
+    """A cache of `count` samples in one shard, as the stage latents writes it."""
+    rows: dict[str, list[Row]] = {}
+    for i in range(count):
+        for name, row in encoded(i).items():
+            rows.setdefault(name, []).append(rounded(row, "float16"))
+    cache = Cache(folder, LatentStore(folder / "store"), "float16")
+    for name, made in rows.items():
+        target = folder / f"train-00000.{name}.safetensors"
+        place(cache.store.put(name, file_tensors(made), []).file, target)
+    where = {"split": "train", "shard": "train-00000", "frames": FRAMES, "height": HEIGHT, "width": WIDTH}
+    cache.samples = [{"id": f"{i:05d}", **where, "row": i, "sha256": ""} for i in range(count)]
+    write_tables(cache, {name: {} for name in rows}, text_tokens=ARCHITECTURES["wan-14b"].text.max_tokens)
 
 
 def rate(read: Callable[[int], object], samples: int) -> float:
@@ -89,14 +113,15 @@ def main() -> None:
         folder = Path(scratch)
         for i in range(count):
             published(render_scene(sample_scene(i), frames=FRAMES, height=HEIGHT, width=WIDTH), folder, f"{i:05d}")
-        write_latents((latents(i) for i in range(count)), folder / "train.safetensors")
+        (folder / "cache").mkdir()
+        write_cache(folder / "cache", count)
         block = np.zeros(2**24, np.float32)
         copy = rate(lambda _: block.copy(), 20)
         print(f"a copy of {block.nbytes / 1e6:.0f} MB: {copy * 2 * block.nbytes / 1e9:.1f} GB/s")
         base = rate(lambda i: read_published(folder, f"{i:05d}"), count)
         print(f"pickle + mp4: {base:.2f} samples/s a core")
-        for decoded, what in ((False, "latents"), (True, "latents and true motion, for a decoded error")):
-            cache = LatentDataset(folder / "train.safetensors", decoded=decoded)
+        for what, options in KINDS.items():
+            cache = LatentDataset(folder / "cache", **options)
             found = rate(lambda i, cache=cache: cache.batch(torch.tensor([i])), count)
             print(f"{what}: {found:.1f} samples/s a core, {found / base:.1f} times as many")
 

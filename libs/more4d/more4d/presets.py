@@ -88,7 +88,7 @@ TINY: dict[str, Any] = {
             "checkpoint_every": 10,
         },
     },
-    "latents": {"batch_size": 16},
+    "latents": {"decoded": True},
     "strag": {
         "flow": _FLOW | {"signal_weight": 2.0, "decoded_weight": 3.0},
         "train": {

@@ -11,7 +11,7 @@ from more4d.models.bundle import Models
 from more4d.models.conditions import strag_input
 from more4d.models.strag import STraGTransformer
 from more4d.models.vae import MotionVAE
-from more4d.training.latents import encode_samples
+from more4d.training.cache.direct import DirectLatents
 from more4d.training.vae import fit_linear_start
 from torch import Tensor
 
@@ -39,18 +39,23 @@ class Oracle(torch.nn.Module):
         return features
 
 
+def encoded(models: Models, samples: list[Sample]) -> dict[str, Tensor]:
+    """The samples as training sees them, to the last bit."""
+    return DirectLatents(models, samples, dtype="float32", decoded=True).batch(torch.arange(len(samples)))
+
+
 @pytest.fixture(scope="module")
 def fitted(models: Models, samples: list[Sample]) -> Models:
     """The models with a linear VAE whose components are those of the scenes' motion."""
     vae = MotionVAE(models.config.motion_vae).eval().requires_grad_(False)
-    motion = encode_samples(models, samples)["motion"]
+    motion = encoded(models, samples)["motion"]
     fit_linear_start(vae.vae, [(vae.trajectory_encoder.start(motion), 1.0)])
     return dataclasses.replace(models, vae=vae)
 
 
 def with_oracle(models: Models, samples: list[Sample]) -> tuple[Models, Oracle]:
     """The models with an oracle in STraG's place."""
-    oracle = Oracle(encode_samples(models, samples)["motion_latent"])
+    oracle = Oracle(encoded(models, samples)["motion_latent"])
     return dataclasses.replace(models, strag=cast(STraGTransformer, oracle)), oracle
 
 
@@ -105,7 +110,7 @@ def test_inference_gives_the_transformer_what_training_does(models: Models, samp
     knowing, oracle = with_oracle(models, samples)
     pictures, captions, depths, _ = stacked(samples)
     generate_motion(knowing, pictures, captions, depths, steps=2, guidance=1.0, seed=0)
-    trained = encode_samples(models, samples)
+    trained = encoded(models, samples)
     hidden, timestep, text, image, features = oracle.asked[0]
     expected = strag_input(hidden[:, :16], trained["image_latent"], trained["depth_latent"])
     assert torch.allclose(hidden, expected, atol=1e-6)

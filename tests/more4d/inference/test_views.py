@@ -9,8 +9,7 @@ from more4d.inference.views import complete_view
 from more4d.models.bundle import Models
 from more4d.models.conditions import vism_input
 from more4d.models.vism import ViSMTransformer
-from more4d.training.trajscene import sample_view_pairs
-from more4d.training.view_source import ViewPairs
+from more4d.training.cache.direct import DirectViews
 from torch import Tensor
 
 
@@ -42,7 +41,7 @@ def complete(models: Models, sample: Sample, *, seed: int = 0) -> np.ndarray:
 
 def trained(models: Models, sample: Sample) -> dict[str, Tensor]:
     """The sample's own view as training sees it."""
-    return ViewPairs(list(sample_view_pairs([sample], models)), models.vae).batch(torch.tensor([0]))
+    return DirectViews(models, [sample], dtype="float32").batch(torch.tensor([0]))
 
 
 def test_a_perfect_latent_becomes_the_video_that_the_vae_makes_of_it(models: Models, samples: list[Sample]) -> None:

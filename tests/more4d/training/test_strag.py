@@ -9,9 +9,10 @@ from more4d.models.conditions import Reference
 from more4d.models.conversion import load_published, to_ours, to_published
 from more4d.models.motion_encoder import MaskedAutoencoder
 from more4d.models.text import build_tokenizer
+from more4d.training.cache.direct import DirectLatents
 from more4d.training.draws import Draws
 from more4d.training.flow import Conditions, FlowSettings, Kept
-from more4d.training.latents import LatentDataset, cached_conditions, encode_samples, motion_batch, write_latents
+from more4d.training.latents import cached_conditions, motion_batch
 from more4d.training.loop import TrainSettings, train
 from more4d.training.strag import STraGObjective, trajectory_distance
 from more4d_kernels import denormalize_motion
@@ -47,14 +48,13 @@ def test_its_gradient_is_finite_at_the_truth(samples: list[Sample]) -> None:
 
 
 @pytest.fixture
-def source(models: Models, samples: list[Sample], tmp_path: Path) -> LatentDataset:
-    """The latent cache of three scenes."""
-    write_latents([encode_samples(models, samples)], tmp_path / "train.safetensors")
-    return LatentDataset(tmp_path / "train.safetensors")
+def source(models: Models, samples: list[Sample]) -> DirectLatents:
+    """Three scenes as the latent cache would give them."""
+    return DirectLatents(models, samples, decoded=True)
 
 
 def test_the_transformer_is_given_the_64_channels_and_control_drops_image_and_depth(
-    models: Models, source: LatentDataset, monkeypatch: pytest.MonkeyPatch
+    models: Models, source: DirectLatents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strag, seen = build_strag(models.config), []
     strag.register_forward_pre_hook(lambda _, given: seen.append(given))
@@ -74,7 +74,7 @@ def test_the_transformer_is_given_the_64_channels_and_control_drops_image_and_de
 
 
 @pytest.mark.parametrize("decoded", [0.0, 1.0])
-def test_it_learns_in_twenty_steps(models: Models, source: LatentDataset, tmp_path: Path, decoded: float) -> None:
+def test_it_learns_in_twenty_steps(models: Models, source: DirectLatents, tmp_path: Path, decoded: float) -> None:
     torch.manual_seed(0)
     strag = build_strag(models.config)
     settings = FlowSettings(prediction="sample", decoded_weight=decoded)
@@ -85,7 +85,7 @@ def test_it_learns_in_twenty_steps(models: Models, source: LatentDataset, tmp_pa
     assert all(p.grad is None for p in models.vae.parameters())
 
 
-def test_the_decoded_error_of_the_true_latent_is_the_codecs_own(models: Models, source: LatentDataset) -> None:
+def test_the_decoded_error_of_the_true_latent_is_the_codecs_own(models: Models, source: DirectLatents) -> None:
     def conditions(batch: dict[str, Tensor]) -> Conditions:
         raise AssertionError("not asked for")
 
@@ -98,7 +98,7 @@ def test_the_decoded_error_of_the_true_latent_is_the_codecs_own(models: Models, 
 
 @pytest.mark.parametrize("setting", ["zeros", "photo"])
 def test_the_reference_of_training_is_the_checkpoints_own(
-    models: Models, source: LatentDataset, setting: Reference
+    models: Models, source: DirectLatents, setting: Reference
 ) -> None:
     taking = models.config.strag.model_copy(update={"reference_channels": 16})
     strag, seen = build_strag(models.config.model_copy(update={"strag": taking})), []
@@ -113,7 +113,7 @@ def test_the_reference_of_training_is_the_checkpoints_own(
     ("setting", "tokens"), [("none", "patch"), ("photo", "patch"), ("none", "first"), ("none", "none")]
 )
 def test_every_trained_parameter_gets_a_gradient(
-    models: Models, source: LatentDataset, setting: Reference, tokens: str
+    models: Models, source: DirectLatents, setting: Reference, tokens: str
 ) -> None:
     shape = models.config.strag.model_copy(update={"reference_channels": 16, "motion_tokens": tokens})
     strag = build_strag(models.config.model_copy(update={"strag": shape}))
@@ -129,7 +129,7 @@ def test_every_trained_parameter_gets_a_gradient(
 
 
 @pytest.mark.parametrize("decoded", [0.0, 1.0])
-def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: LatentDataset, decoded: float) -> None:
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: DirectLatents, decoded: float) -> None:
     strag = build_strag(models.config)
     settings = FlowSettings(decoded_weight=decoded, drop_text=0.5, drop_control=0.5, signal_weight=1.0)
     objective = STraGObjective(strag, strag, models.vae, source, cached_conditions, settings)
@@ -142,7 +142,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: L
     assert float(loss(range(4))) == pytest.approx(float(halves), rel=1e-6)
 
 
-def test_tokens_are_those_of_the_latent_and_of_the_reference(models: Models, source: LatentDataset) -> None:
+def test_tokens_are_those_of_the_latent_and_of_the_reference(models: Models, source: DirectLatents) -> None:
     arguments = models.strag, models.strag, models.vae, source, cached_conditions, FlowSettings()
     expectations: dict[Reference, int] = {"none": 2 * 2 * 3, "photo": 3 * 2 * 3}
     for setting, expected in expectations.items():
@@ -159,8 +159,7 @@ def test_loaded_omnimae_weights_survive_construction_and_training(
     built = build(architecture, build_tokenizer(["a patch moves"], 280))
     built.motion_encoder.load_state_dict(autoencoder.trunk.state_dict())
     strag = build_strag(architecture)
-    write_latents([encode_samples(built, samples)], tmp_path / "train.safetensors")
-    source = LatentDataset(tmp_path / "train.safetensors")
+    source = DirectLatents(built, samples)
     objective = STraGObjective(strag, strag, built.vae, source, cached_conditions, FlowSettings())
     train(objective, SETTINGS.model_copy(update={"steps": 10}), seed=0, work=tmp_path)
     assert all(bool(block.motion1.gate.detach().any()) for block in strag.blocks)  # type: ignore[union-attr]

@@ -1,18 +1,16 @@
 from pathlib import Path
 
-import numpy as np
+import pytest
 import torch
 from more4d.data.sample import Sample
 from more4d.data.shards import TrajSceneDataset
-from more4d.models.bundle import Models
 from more4d.training.latents import motion_batch
-from more4d.training.trajscene import TrajSceneMotion, sample_view_pairs
+from more4d.training.trajscene import TrajSceneMotion
 
 
 def test_samples_in_shards_become_batches(trajscene: Path, samples: list[Sample]) -> None:
-    stored = TrajSceneDataset(trajscene, "train", with_views=False)
-    source = TrajSceneMotion(stored[i] for i in range(len(stored)))
-    assert source.size == 2
+    source = TrajSceneMotion(TrajSceneDataset(trajscene, "train", with_views=False))
+    assert (source.size, source.ids, source.buckets) == (2, ["scene-00000", "scene-00001"], [0, 0])
     found, exact = source.batch(torch.tensor([1])), motion_batch(samples[1:2])
     assert found.keys() == exact.keys()
     assert torch.equal(found["video"], exact["video"])
@@ -20,15 +18,27 @@ def test_samples_in_shards_become_batches(trajscene: Path, samples: list[Sample]
     assert torch.allclose(found["motion"], exact["motion"], atol=2e-3)
 
 
-def test_the_own_camera_always_pairs_and_a_novel_one_where_its_truth_is_known(
-    models: Models, samples: list[Sample]
-) -> None:
-    pairs = list(sample_view_pairs(samples, models))
-    videos = [samples[0].video, samples[1].video, samples[1].views["spiral"].video, samples[2].video]
-    assert len(pairs) == 4
-    assert all(np.array_equal(pair.video, video) for pair, video in zip(pairs, videos, strict=True))
-    assert all(np.array_equal(pair.render, pair.render * pair.mask[..., None]) for pair in pairs)
-    text = models.text.encode([samples[1].caption])[0]
-    picture = torch.from_numpy(samples[1].video[0]).permute(2, 0, 1)[None]
-    assert torch.equal(pairs[2].text, text)
-    assert torch.equal(pairs[2].image, models.image_encoder.encode(picture)[0])
+def test_a_batch_reads_its_own_samples_alone(trajscene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, asked = TrajSceneDataset.read_files, []
+
+    def noted(self: TrajSceneDataset, i: int) -> dict[str, bytes]:
+        asked.append(i)
+        return read(self, i)
+
+    monkeypatch.setattr(TrajSceneDataset, "read_files", noted)
+    source = TrajSceneMotion(TrajSceneDataset(trajscene, "train", with_views=False))
+    assert asked == []
+    source.batch(torch.tensor([1]))
+    assert asked == [1]
+
+
+def test_what_is_held_out_is_bounded_and_of_the_most_frequent_size(samples: list[Sample], narrow: list[Sample]) -> None:
+    source = TrajSceneMotion([narrow[0], *samples])
+    assert source.buckets == [0, 1, 1, 1]
+    held_out, exact = source.held_out(2), motion_batch(samples[:2])
+    assert held_out.keys() == {"motion", "visible", "unit"}
+    assert all(torch.equal(value, exact[key]) for key, value in held_out.items())
+    with pytest.raises(ValueError, match="cannot be one batch; take batches from one bucket"):
+        source.batch(torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="val: there are no samples to measure on"):
+        TrajSceneMotion([]).held_out(1)

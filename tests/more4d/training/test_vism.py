@@ -4,12 +4,11 @@ import pytest
 import torch
 from more4d.data.sample import Sample
 from more4d.models.bundle import Models, build_vism
+from more4d.training.cache.direct import DirectViews
 from more4d.training.draws import Draws
 from more4d.training.flow import FlowSettings, Kept
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
-from more4d.training.trajscene import sample_view_pairs
-from more4d.training.view_source import ViewPairs
 from more4d.training.vism import ViSMObjective
 from torch import Tensor
 
@@ -17,19 +16,21 @@ SETTINGS = TrainSettings(steps=20, batch_size=2, learning_rate=1e-2, warmup_step
 
 
 @pytest.fixture
-def source(models: Models, samples: list[Sample]) -> ViewPairs:
+def source(models: Models, samples: list[Sample]) -> DirectViews:
     """Renders and truths of three scenes."""
-    return ViewPairs(list(sample_view_pairs(samples, models)), models.vae)
+    return DirectViews(models, samples, decoded=True)
 
 
-def objective_of(models: Models, source: ViewPairs, settings: FlowSettings) -> ViSMObjective:
+def objective_of(models: Models, source: DirectViews, settings: FlowSettings) -> ViSMObjective:
     """The objective of a random ViSM."""
     torch.manual_seed(0)
     vism = build_vism(models.config)
     return ViSMObjective(vism, vism, models.vae, source, cached_conditions, settings)
 
 
-def test_the_transformer_is_given_the_36_channels_and_control_drops_nothing(models: Models, source: ViewPairs) -> None:
+def test_the_transformer_is_given_the_36_channels_and_control_drops_nothing(
+    models: Models, source: DirectViews
+) -> None:
     objective, seen = objective_of(models, source, FlowSettings()), []
     objective.transformer.register_forward_pre_hook(lambda _, given: seen.append(given))
     batch = source.batch(torch.arange(2))
@@ -42,7 +43,7 @@ def test_the_transformer_is_given_the_36_channels_and_control_drops_nothing(mode
     assert torch.equal(text, batch["text"]) and torch.equal(image, batch["image_tokens"])
 
 
-def test_the_decoded_error_is_that_of_the_holes_alone(models: Models, source: ViewPairs) -> None:
+def test_the_decoded_error_is_that_of_the_holes_alone(models: Models, source: DirectViews) -> None:
     objective = objective_of(models, source, FlowSettings())
     batch = source.batch(torch.arange(2))
     decoded = models.vae.linear_decode_video(batch["video_latent"])
@@ -55,19 +56,19 @@ def test_the_decoded_error_is_that_of_the_holes_alone(models: Models, source: Vi
     assert torch.allclose(objective.decoded_error(batch["video_latent"], elsewhere), expected, rtol=1e-4)
 
 
-def test_it_learns_in_twenty_steps(models: Models, source: ViewPairs, tmp_path: Path) -> None:
+def test_it_learns_in_twenty_steps(models: Models, source: DirectViews, tmp_path: Path) -> None:
     objective = objective_of(models, source, FlowSettings(prediction="sample", decoded_weight=1.0))
     history = train(objective, SETTINGS, seed=0, work=tmp_path).history
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
 
-def test_every_trained_parameter_gets_a_gradient(models: Models, source: ViewPairs) -> None:
+def test_every_trained_parameter_gets_a_gradient(models: Models, source: DirectViews) -> None:
     objective = objective_of(models, source, FlowSettings(decoded_weight=1.0))
     objective.loss(source.batch(torch.arange(2)), Draws(0, 0, range(2)))["loss"].backward()
     assert all(p.grad is not None for p in objective.module.parameters() if p.requires_grad)
 
 
-def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: ViewPairs) -> None:
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(models: Models, source: DirectViews) -> None:
     objective = objective_of(models, source, FlowSettings(decoded_weight=1.0, drop_text=0.5, drop_image=0.5))
     indices = torch.tensor([0, 1, 2, 0])
 

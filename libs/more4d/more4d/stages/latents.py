@@ -1,23 +1,31 @@
-"""Computes once what STraG's training reads: latents, text, image and motion features of every sample."""
+"""Computes once what the trainings of STraG and ViSM read: latents, text, image and motion features of every sample."""
 
 from pydantic import Field
-from tqdm import tqdm
 
-from more4d.data.shards import TrajSceneDataset
-from more4d.models.bundle import Models
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
-from more4d.training.latents import encode_samples, write_latents
+from more4d.training.cache.build import build_cache
+from more4d.training.cache.networks import CheckpointEncoders
+from more4d.training.cache.rows import StoredDtype
+from more4d.training.cache.store import LatentStore
 
 
 class LatentsParams(Section):
-    """How many samples are encoded at once."""
+    """What is encoded, where, and how it is kept."""
 
-    batch_size: int = Field(gt=0)
+    decoded: bool = False
+    """Whether to keep true motion and videos beside, for a decoded error: most of the bytes, and a linear-start VAE alone
+    decodes fast enough for one."""
+    dtype: StoredDtype = "float16"
+    """What numbers are rounded to."""
+    device: str = "cpu"
+    """Where the encoders run."""
+    spare_gigabytes: float = Field(default=20.0, ge=0)
+    """What is kept under .cache/latents of earlier checkpoints or samples, longest unused thrown out first."""
 
 
 class LatentsStage(Stage[LatentsParams]):
-    """TrajScene to a latent cache, one file a split."""
+    """TrajScene to a latent cache. A rerun computes only what .cache/latents does not hold."""
 
     name = "latents"
     section = LatentsParams
@@ -25,18 +33,21 @@ class LatentsStage(Stage[LatentsParams]):
     outputs = {"latents": "datasets/latents"}
 
     def run(self, context: Context[LatentsParams]) -> dict[str, float]:
-        """Samples in each split."""
+        """Samples and views in each split, files and their megabytes: the same whether they were computed or taken."""
+        params, output = context.params, context.outputs["latents"]
         vae = context.inputs["vae"] / "vae.safetensors"
-        models = Models.load(context.inputs["base"], overrides={"vae": vae})
-        counts = {}
-        for split in ("train", "val"):
-            samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
-            starts = range(0, len(samples), context.params.batch_size)
-            chunks = (range(i, min(len(samples), i + context.params.batch_size)) for i in starts)
-            batches = (encode_samples(models, [samples[i] for i in chunk]) for chunk in chunks)
-            file = context.outputs["latents"] / f"{split}.safetensors"
-            counts[split] = write_latents(tqdm(batches, total=len(starts), desc=split, leave=False), file)
-        return {f"{split}_samples": count for split, count in counts.items()}
+        encoders = CheckpointEncoders(context.inputs["base"], vae=vae, device=params.device)
+        store = LatentStore(context.root / ".cache" / "latents")
+        trajscene = context.inputs["trajscene"]
+        cache = build_cache(trajscene, encoders, output, store, decoded=params.decoded, dtype=params.dtype)
+        store.cull(cache.used, int(params.spare_gigabytes * 1e9))
+        counts = {
+            f"{split}_{name}": sum(line["split"] == split for line in lines)
+            for split in ("train", "val")
+            for name, lines in (("samples", cache.samples), ("views", cache.views))
+        }
+        volume = sum(file.stat().st_size for file in output.iterdir())
+        return {**counts, "files": len(cache.files), "megabytes": round(volume / 1e6, 3)}
 
 
 STAGE = LatentsStage()

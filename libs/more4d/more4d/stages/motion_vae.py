@@ -1,5 +1,7 @@
 """Fine-tunes the motion VAE's codec and decoder on TrajScene, from the base checkpoint (paper section 4.2)."""
 
+from pydantic import Field
+
 from more4d.data.shards import TrajSceneDataset
 from more4d.models.bundle import Models, save_network
 from more4d.models.vae import MotionVAE
@@ -11,10 +13,12 @@ from more4d.training.vae import MotionVAEObjective, VAELossSettings, train_or_ke
 
 
 class MotionVAEParams(Section):
-    """What a reconstruction error costs, and how long to train."""
+    """What a reconstruction error costs, how long to train, and on how much to measure."""
 
     loss: VAELossSettings
     train: TrainSettings
+    held_out: int = Field(default=64, gt=0)
+    """Samples of val, held in memory, on which the trained weights must beat the base's to be kept."""
 
 
 class MotionVAEStage(Stage[MotionVAEParams]):
@@ -30,7 +34,7 @@ class MotionVAEStage(Stage[MotionVAEParams]):
         params = context.params
         vae = Models.load(context.inputs["base"]).vae
         objective = MotionVAEObjective(vae, _split(context, "train", vae), params.loss)
-        held_out = _split(context, "val", vae).tensors
+        held_out = _split(context, "val", vae).held_out(params.held_out)
         result, errors = train_or_keep(objective, params.train, held_out, seed=context.seed, work=context.work)
         save_network(vae, context.outputs["vae"] / "vae.safetensors")
         return result.write(context.outputs["history"]) | errors
@@ -38,7 +42,7 @@ class MotionVAEStage(Stage[MotionVAEParams]):
 
 def _split(context: Context[MotionVAEParams], split: str, vae: MotionVAE) -> TrajSceneMotion:
     samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
-    return TrajSceneMotion((samples[i] for i in range(len(samples))), vae.config.motion_camera)
+    return TrajSceneMotion(samples, vae.config.motion_camera)
 
 
 STAGE = MotionVAEStage()

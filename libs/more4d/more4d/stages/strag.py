@@ -3,17 +3,19 @@
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.training.cache.sources import SourceSettings, strag_source
 from more4d.training.flow import FlowSettings, empty_text, require_prediction
-from more4d.training.latents import LatentDataset, cached_conditions
+from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
 from more4d.training.strag import STraGObjective
 
 
 class STraGParams(Section):
-    """What the loss weighs, and how long to train."""
+    """What the loss weighs, how long to train, and on what."""
 
     flow: FlowSettings
     train: TrainSettings
+    source: SourceSettings = SourceSettings()
 
 
 class STraGStage(Stage[STraGParams]):
@@ -31,8 +33,9 @@ class STraGStage(Stage[STraGParams]):
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
         require_prediction(params.flow, models.config.generation.prediction)
         strag = models.strag.requires_grad_(True)
-        file = context.inputs["latents"] / "train.safetensors"
-        source = LatentDataset(file, decoded=params.flow.decoded_weight > 0)
+        folder, decoded = context.inputs["latents"], params.flow.decoded_weight > 0
+        posterior = params.flow.sample_posterior
+        source = strag_source(params.source, folder, models, root=context.root, decoded=decoded, posterior=posterior)
         arguments = strag, strag, models.vae, source, cached_conditions, params.flow
         reference, unguided = models.config.generation.reference, empty_text(models)
         objective = STraGObjective(*arguments, reference=reference, empty_text=unguided)

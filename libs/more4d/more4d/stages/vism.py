@@ -1,32 +1,29 @@
 """Trains 4D-ViSM on renders of TrajScene from original and novel cameras (paper section 4.3)."""
 
-from tqdm import tqdm
-
-from more4d.data.shards import TrajSceneDataset
 from more4d.models.bundle import Models, save_network
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.training.cache.sources import SourceSettings, vism_source
 from more4d.training.flow import FlowSettings, empty_text, require_prediction
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import TrainSettings, train
-from more4d.training.trajscene import sample_view_pairs
-from more4d.training.view_source import ViewPairs
 from more4d.training.vism import ViSMObjective
 
 
 class ViSMParams(Section):
-    """What the loss weighs, and how long to train."""
+    """What the loss weighs, how long to train, and on what."""
 
     flow: FlowSettings
     train: TrainSettings
+    source: SourceSettings = SourceSettings()
 
 
 class ViSMStage(Stage[ViSMParams]):
-    """TrajScene to a ViSM transformer."""
+    """Latents to a ViSM transformer."""
 
     name = "vism"
     section = ViSMParams
-    inputs = {"trajscene": "datasets/trajscene", "vae": "models/motion_vae", "base": "models/tiny-base"}
+    inputs = {"latents": "datasets/latents", "vae": "models/motion_vae", "base": "models/tiny-base"}
     outputs = {"vism": "models/vism", "history": "results/plots/vism.csv"}
 
     def run(self, context: Context[ViSMParams]) -> dict[str, float]:
@@ -35,11 +32,10 @@ class ViSMStage(Stage[ViSMParams]):
         vae = context.inputs["vae"] / "vae.safetensors"
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
         require_prediction(params.flow, models.config.generation.prediction)
-        samples = TrajSceneDataset(context.inputs["trajscene"], "train")
-        numbers = tqdm(range(len(samples)), desc="renders", leave=False)
-        pairs = list(sample_view_pairs((samples[i] for i in numbers), models))
         vism = models.vism.requires_grad_(True)
-        source = ViewPairs(pairs, models.view_vae)
+        folder, decoded = context.inputs["latents"], params.flow.decoded_weight > 0
+        posterior = params.flow.sample_posterior
+        source = vism_source(params.source, folder, models, root=context.root, decoded=decoded, posterior=posterior)
         arguments = vism, vism, models.view_vae, source, cached_conditions, params.flow
         objective = ViSMObjective(*arguments, empty_text=empty_text(models))
         result = train(objective, params.train, seed=context.seed, work=context.work)

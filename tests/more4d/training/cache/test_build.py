@@ -1,0 +1,255 @@
+import dataclasses
+import gc
+import json
+import logging
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from more4d.data.sample import Sample
+from more4d.data.shards import TrajSceneDataset, write_shards
+from more4d.training.cache import build, encoders
+from more4d.training.cache.networks import CheckpointEncoders
+from safetensors.torch import load_file, save_file
+
+NAMES = {"motion", "truth", "picture", "text", "image", "features", "views", "view_truth"}
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a cache."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def change_tensor(folder: Path, file: str, start: str) -> None:
+    """Another number in the first tensor of a weight file whose name starts so."""
+    tensors = load_file(folder / file)
+    name = min(name for name in tensors if name.startswith(start) and tensors[name].is_floating_point())
+    tensors[name].view(-1)[0] += 0.5
+    save_file(tensors, folder / file)
+
+
+def change_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Another setting in a checkpoint's architecture."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def add_video_vae(folder: Path) -> None:
+    """Wan's own VAE beside the motion VAE."""
+    tensors = {k[4:]: v + 0.1 for k, v in load_file(folder / "vae.safetensors").items() if k.startswith("vae.")}
+    save_file(tensors, folder / "video_vae.safetensors")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
+    "the VAE's decoder": (lambda f: change_tensor(f, "vae.safetensors", "vae.decoder."), set()),
+    "the trajectory decoder": (lambda f: change_tensor(f, "vae.safetensors", "trajectory_decoder."), set()),
+    "the trajectory encoder": (lambda f: change_tensor(f, "vae.safetensors", "trajectory_encoder."), {"motion"}),
+    "the VAE's encoder": (
+        lambda f: change_tensor(f, "vae.safetensors", "vae.group_basis"), {"motion", "picture", "views"},
+    ),
+    "a VAE for videos": (add_video_vae, {"views"}),
+    "the text encoder": (lambda f: change_tensor(f, "text.safetensors", ""), {"text"}),
+    "the tokenizer": (lambda f: (f / "tokenizer.json").write_text((f / "tokenizer.json").read_text() + " "), {"text"}),
+    "CLIP": (lambda f: change_tensor(f, "image_encoder.safetensors", ""), {"image"}),
+    "the motion encoder": (lambda f: change_tensor(f, "motion_encoder.safetensors", ""), {"features"}),
+    "STraG": (lambda f: change_tensor(f, "strag.safetensors", ""), set()),
+    "the depth encoding": (
+        lambda f: change_config(f, lambda c: c["generation"].update(depth_encoding="linear")), {"picture"},
+    ),
+    "the motion's scale": (lambda f: change_config(f, lambda c: c["motion_vae"].update(motion_std=0.3)), {"motion"}),
+    "the motion's camera": (
+        lambda f: change_config(f, lambda c: c["motion_vae"].update(motion_camera="published")), {"motion", "truth"},
+    ),
+    "the sampler's steps": (lambda f: change_config(f, lambda c: c["generation"].update(steps=9)), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_change_of_the_checkpoint_changes_the_keys_of_what_it_changes_and_of_nothing_else(
+    checkpoint: Path, tmp_path: Path, changed: str
+) -> None:
+    def keys(folder: Path) -> dict[str, str]:
+        loaded = CheckpointEncoders(folder)
+        wanted = encoders.all_encoders(loaded.config, decoded=True)
+        return {e.name: build.file_key(e.identity(loaded), "float16", [("a", "b")]) for e in wanted}
+
+    change, expected = CHANGES[changed]
+    before = keys(checkpoint)
+    shutil.copytree(checkpoint, tmp_path / "other")
+    change(tmp_path / "other")
+    after = keys(tmp_path / "other")
+    assert before.keys() == after.keys() == NAMES
+    assert {name for name in NAMES if before[name] != after[name]} == expected
+
+
+def test_a_key_is_of_its_samples_their_contents_the_type_and_the_code() -> None:
+    identity = {"encoder": "text", "version": 1, "settings": {}, "weights": "x"}
+    samples = [("a", "1"), ("b", "2")]
+    keys = [
+        build.file_key(identity, "float16", samples),
+        build.file_key(identity, "bfloat16", samples),
+        build.file_key(identity, "float16", samples[::-1]),
+        build.file_key(identity, "float16", samples[:1]),
+        build.file_key(identity, "float16", [("a", "1"), ("b", "3")]),
+        build.file_key(identity, "float16", [("a", "1"), ("c", "2")]),
+        build.file_key(identity | {"version": 2}, "float16", samples),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert build.file_key(dict(identity), "float16", iter(samples)) == keys[0]
+
+
+def test_nothing_is_computed_twice_and_the_bytes_are_those_of_a_fresh_cache(place: Any) -> None:
+    first, again = place.build("first"), place.build("again")
+    assert first.computed == len(first.files) == 2 * len(NAMES)
+    assert again.computed == 0
+    assert bytes_of(place.root / "first") == bytes_of(place.root / "again")
+    shutil.rmtree(place.root / "store")
+    assert place.build("fresh").computed == first.computed
+    assert bytes_of(place.root / "fresh") == bytes_of(place.root / "first")
+
+
+def test_after_the_vae_was_trained_text_clip_and_features_are_not_computed_again(place: Any, checkpoint: Path) -> None:
+    place.build("first")
+    trained = shutil.copytree(checkpoint, place.root / "trained")
+    change_tensor(trained, "vae.safetensors", "vae.decoder.")
+    assert place.build("decoder", vae=trained / "vae.safetensors").computed == 0
+    change_tensor(trained, "vae.safetensors", "trajectory_encoder.net.conv_out.bias")
+    computed = place.build("encoder", vae=trained / "vae.safetensors")
+    assert computed.computed == 2
+    old, new = bytes_of(place.root / "first"), bytes_of(place.root / "encoder")
+    changed = {name for name in old if old[name] != new[name]}
+    assert changed == {"train-00000.motion.safetensors", "val-00000.motion.safetensors", "manifest.json"}
+
+
+def test_the_flag_for_the_decoded_error_adds_files_and_changes_none(place: Any) -> None:
+    without, decoded = place.build("without", decoded=False), place.build("with", decoded=True)
+    assert decoded.computed == 4
+    added = set(decoded.files) - set(without.files)
+    assert {name.split(".")[1] for name in added} == {"truth", "view_truth"}
+    assert without.files.items() <= decoded.files.items()
+
+
+def test_a_changed_sample_costs_its_own_shard_alone(place: Any, samples: list[Sample]) -> None:
+    def dataset(name: str, caption: str) -> Path:
+        folder = place.root / name
+        told = [samples[0], dataclasses.replace(samples[1], caption=caption)]
+        write_shards(told, folder, split="train", shard_bytes=1)
+        write_shards([dataclasses.replace(samples[2], split="val")], folder, split="val", shard_bytes=10**6)
+        return folder
+
+    before = place.build("before", dataset=dataset("one", "a patch moves"))
+    after = place.build("after", dataset=dataset("two", "a patch stays"))
+    assert (before.computed, after.computed) == (3 * len(NAMES), len(NAMES))
+    same = {name for name in before.files if before.files[name] == after.files[name]}
+    # Of the changed sample only the caption is another: what it does not reach came out the same.
+    assert set(before.files) - same == {"train-00001.text.safetensors"}
+
+
+def test_a_build_that_is_stopped_goes_on_where_it_was(place: Any, mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, seen = build._encode, []
+
+    def stopping(*arguments: Any) -> Any:
+        seen.append(arguments)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    monkeypatch.setattr(build, "_encode", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        place.build("stopped", dataset=mixed)
+    rest = place.build("rest", dataset=mixed)
+    assert rest.computed == len(rest.files) - 2 * len(NAMES)
+    shutil.rmtree(place.root / "store")
+    place.build("undisturbed", dataset=mixed)
+    assert bytes_of(place.root / "rest") == bytes_of(place.root / "undisturbed")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "note"])
+def test_a_damaged_file_of_the_store_is_computed_again_with_a_warning(
+    place: Any, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.build("first")
+    stored = min((place.root / "store").glob("*.safetensors"))
+    data = bytearray(stored.read_bytes())
+    data[-1] ^= 1
+    note = stored.with_suffix(".json")
+    # A new inode: the cache that was made shares the old one.
+    stored.unlink()
+    if damage == "note":
+        note.write_text("{")
+    if damage != "gone":
+        stored.write_bytes(data[: -9 if damage == "cut" else None])
+    with caplog.at_level(logging.WARNING):
+        assert place.build("again").computed == 1
+    assert f"{stored} is damaged" in caplog.text
+    assert bytes_of(place.root / "first") == bytes_of(place.root / "again")
+
+
+def test_no_more_than_two_samples_are_alive_at_once(
+    place: Any, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [dataclasses.replace(samples[0], id=f"scene-{i}") for i in range(7)]
+    folder = place.root / "many"
+    write_shards(many, folder, split="train", shard_bytes=10**7)
+    write_shards([dataclasses.replace(samples[2], split="val")], folder, split="val", shard_bytes=10**7)
+    get, alive, most = TrajSceneDataset.__getitem__, weakref.WeakSet[Sample](), [0]
+
+    def counted(self: TrajSceneDataset, i: int) -> Sample:
+        found = get(self, i)
+        alive.add(found)
+        gc.collect()
+        most[0] = max(most[0], len(alive))
+        return found
+
+    monkeypatch.setattr(TrajSceneDataset, "__getitem__", counted)
+    assert place.build("cache", dataset=folder).samples[6]["id"] == "scene-6"
+    assert most[0] <= 2
+
+
+def test_shards_are_cut_at_changes_of_shape_and_the_tables_say_what_is_where(place: Any, mixed: Path) -> None:
+    place.build("cache", dataset=mixed)
+    samples = pq.read_table(place.root / "cache" / "samples.parquet").to_pylist()
+    stored = TrajSceneDataset(mixed, "train")
+    assert [row["id"] for row in samples] == [*stored.ids, "scene-00002"]
+    assert [row["width"] for row in samples] == [48, 32, 48, 32, 48]
+    assert [bytes.fromhex(row["sha256"]) for row in samples[:4]] == stored.index.sha256.to_pylist()
+    assert len({(row["shard"], row["row"]) for row in samples}) == 5
+    widths = {row["shard"]: row["width"] for row in samples}
+    assert all(widths[row["shard"]] == row["width"] for row in samples)
+    views = pq.read_table(place.root / "cache" / "views.parquet").to_pylist()
+    assert [(row["sample"], row["view"]) for row in views] == [
+        (0, "original"), (1, "original"), (2, "original"), (2, "spiral"), (3, "original"), (3, "spiral"),
+        (4, "original"),
+    ]  # fmt: skip
+
+
+def test_a_decoded_error_is_refused_where_the_vae_is_not_linear(checkpoint: Path) -> None:
+    config = CheckpointEncoders(checkpoint).config
+    wan = config.model_copy(update={"motion_vae": config.motion_vae.model_copy(update={"linear_start": False})})
+    with pytest.raises(ValueError, match="latents.decoded=true needs a linear-start VAE"):
+        encoders.all_encoders(wan, decoded=True)
+    assert "truth" not in {encoder.name for encoder in encoders.all_encoders(wan, decoded=False)}
+
+
+def test_only_what_is_missing_is_loaded(place: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.build("first")
+    for file in (place.root / "store").glob("*.json"):
+        rows = load_file(file.with_suffix(".safetensors"))
+        if "motion_features" in rows:
+            file.unlink()
+    loaded: list[str] = []
+    fill = CheckpointEncoders._filled
+
+    def noted(self: CheckpointEncoders, network: torch.nn.Module, name: str) -> torch.nn.Module:
+        loaded.append(name)
+        return fill(self, network, name)
+
+    monkeypatch.setattr(CheckpointEncoders, "_filled", noted)
+    assert place.build("again").computed == 2
+    assert loaded == ["motion_encoder"]
