@@ -38,6 +38,8 @@ class TrajsceneParams(Section):
     quality: QualityThresholds
     shard_bytes: int = Field(gt=0)
     max_rejected_share: float = Field(ge=0, le=1)
+    keep_refused: bool = False
+    """Keep what the criteria refuse, its measures recorded all the same: the ablation on unfiltered data."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _make(params: TrajsceneParams, tracks_folder: Path, job: _Job) -> _Judged:
         "split": job.row["split"],
         "origin": job.clip.origin,
         **{key: getattr(quality, key) for key in _MEASURES},
-        **verdict(list(quality.reasons) or _slipped(job.clip)),
+        **verdict([] if params.keep_refused else list(quality.reasons) or _slipped(job.clip)),
     }
     if row["verdict"] != ACCEPTED:
         return _Judged(row, None)
