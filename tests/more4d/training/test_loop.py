@@ -5,38 +5,42 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from more4d.training.loop import (
-    Objective,
-    TrainResult,
-    TrainSettings,
-    batch_indices,
-    iterate_batches,
-    learning_rate_factor,
-    train,
-)
+from more4d.training.checkpoints import Checkpoint
+from more4d.training.draws import Draws
+from more4d.training.loop import iterate_batches, train
+from more4d.training.objective import Objective
+from more4d.training.order import Order
+from more4d.training.result import TrainResult
+from more4d.training.schedule import clip_limit, learning_rate_factor
+from more4d.training.settings import TrainSettings
+from more4d.training.stopping import TrainingStopped
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 SETTINGS = TrainSettings(
-    steps=12, batch_size=3, learning_rate=0.01, warmup_steps=3, ema_decay=0.9, checkpoint_every=4, log_every=2
-)
-LAST = "step-00000012.safetensors"
+    steps=12, batch_size=3, learning_rate=0.01, warmup_steps=3, ema_decay=0.9, checkpoint_every=4, log_every=2,
+    device="cpu", validate_every=6,
+)  # fmt: skip
 
 
 class Curve(Objective):
     """Fits a small network to ten noisy points; can be told to fail at a step, counted over all runs."""
 
-    def __init__(self, *, stop_at: int = -1, kill_at: int = -1, spoil_at: int = -1) -> None:
+    def __init__(
+        self, *, stop_at: int = -1, kill_at: int = -1, spoil_at: int = -1, leave_at: int = -1, dropout: float = 0.0
+    ) -> None:
         torch.manual_seed(0)
         self.module = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 4)]), "out": nn.Linear(4, 1)})
         self.points, self.size = torch.randn(10, 3), 10
-        self.stop_at, self.kill_at, self.spoil_at = stop_at, kill_at, spoil_at
+        self.stop_at, self.kill_at, self.spoil_at, self.leave_at = stop_at, kill_at, spoil_at, leave_at
+        self.dropout = nn.Dropout(dropout)
         self.seen: list[Tensor] = []
         self.dtypes: set[torch.dtype] = set()
 
@@ -46,21 +50,28 @@ class Curve(Objective):
             raise KeyboardInterrupt
         if _are_those_of(self.kill_at, indices):
             os.kill(os.getpid(), signal.SIGKILL)
+        if _are_those_of(self.leave_at, indices):
+            os.kill(os.getpid(), signal.SIGUSR1)
         self.seen.append(indices)
         spoiled = float("nan") if _are_those_of(self.spoil_at, indices) else 1.0
         return {"x": self.points[indices], "y": self.points[indices].sum(dim=1, keepdim=True).sin() * spoiled}
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """Squared error with noise on the points."""
-        noise = 0.1 * torch.randn(batch["x"].shape, generator=generator)
-        found = self.module["out"](torch.tanh(self.module["blocks"][0](batch["x"] + noise)))  # type: ignore[index]
+        noise = 0.1 * draws.normal(batch["x"])
+        hidden = self.dropout(torch.tanh(self.module["blocks"][0](batch["x"] + noise)))  # type: ignore[index]
+        found = self.module["out"](hidden)
         self.dtypes.add(found.dtype)
         error = (found.float() - batch["y"]).square().mean()
         return {"loss": error, "double": 2 * error.detach()}
 
+    def validate(self, step: int) -> dict[str, float]:
+        """The sum of one weight matrix, which tells whose weights are in place."""
+        return {"score": float(self.module["out"].weight.sum()), "after": float(step)}  # type: ignore[union-attr]
+
 
 def _are_those_of(step: int, indices: Tensor) -> bool:
-    return step >= 0 and torch.equal(indices, batch_indices(10, len(indices), 0, step))
+    return step >= 0 and indices.tolist() == Order([0] * 10, len(indices), 0).batch(step)
 
 
 def run(work: Path, objective: Curve | None = None, **changes: object) -> TrainResult:
@@ -68,9 +79,15 @@ def run(work: Path, objective: Curve | None = None, **changes: object) -> TrainR
     return train(objective or Curve(), SETTINGS.model_copy(update=changes), seed=0, work=work)
 
 
-def left_in(work: Path) -> dict[str, bytes]:
-    """Contents of every file of the work folder."""
-    return {path.name: path.read_bytes() for path in work.iterdir()}
+def left_in(work: Path) -> dict[str, tuple[dict[str, bytes], dict[str, Any]]]:
+    """Tensors (their bytes) and state of every checkpoint of the work folder; not which commit ran."""
+    found = {}
+    for folder in sorted(work.glob("step-*")):
+        checkpoint = Checkpoint(folder)
+        tensors = {name: checkpoint.whole(name).numpy().tobytes() for name in checkpoint.names()}
+        state = checkpoint.state | {"run": {k: v for k, v in checkpoint.state["run"].items() if k != "revision"}}
+        found[folder.name] = (tensors, state)
+    return found
 
 
 @pytest.fixture(scope="module", params=["adamw", "muon"])
@@ -116,7 +133,7 @@ def test_killed_and_resumed_it_equals_the_uninterrupted_run(tmp_path: Path) -> N
     script = f"import runpy; runpy.run_path({__file__!r})['run_and_be_killed']({str(tmp_path / 'killed')!r})"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    assert set(left_in(tmp_path / "killed")) == {"latest.json", "step-00000004.safetensors"}
+    assert set(left_in(tmp_path / "killed")) == {"step-00000004", "step-00000006"}
     # The killed process ran this file by itself; so must the one that it is compared with.
     resumed = runpy.run_path(__file__)["run"](tmp_path / "killed")
     assert same(resumed, run(tmp_path / "straight"))
@@ -128,8 +145,10 @@ def run_and_be_killed(work: str) -> None:
     run(Path(work), Curve(kill_at=7))
 
 
-def test_the_work_folder_holds_the_newest_state_alone(straight: tuple[str, Path, TrainResult]) -> None:
-    assert set(left_in(straight[1])) == {"latest.json", LAST}
+def test_the_work_folder_holds_the_newest_states_and_the_best(straight: tuple[str, Path, TrainResult]) -> None:
+    scores = {row["step"]: row["validation_score"] for row in straight[2].history if "validation_score" in row}
+    best = min(scores, key=lambda step: scores[step])
+    assert {int(name[5:]) for name in left_in(straight[1])} == {8, 12, int(best)}
 
 
 def test_a_finished_run_is_not_run_again(straight: tuple[str, Path, TrainResult]) -> None:
@@ -141,13 +160,14 @@ def test_a_finished_run_is_not_run_again(straight: tuple[str, Path, TrainResult]
 @given(size=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 2**40))
 @settings(max_examples=40, deadline=None)
 def test_each_epoch_sees_every_sample_exactly_once(size: int, batch_size: int, seed: int) -> None:
-    drawn = torch.cat([batch_indices(size, batch_size, seed, step) for step in range(size)])
+    order = Order([0] * size, batch_size, seed)
+    drawn = torch.tensor([order.batch(step) for step in range(size)]).flatten()
     epochs = drawn.reshape(batch_size, size)
     assert torch.equal(epochs.sort(dim=1).values, torch.arange(size).expand(batch_size, size))
 
 
 def test_epochs_and_seeds_differ_in_their_order() -> None:
-    orders = [tuple(batch_indices(50, 50, seed, step).tolist()) for seed in range(3) for step in range(3)]
+    orders = [tuple(Order([0] * 50, 50, seed).batch(step)) for seed in range(3) for step in range(3)]
     assert len(set(orders)) == 9
 
 
@@ -180,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spoils_nothing(tmp_path: Pat
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_a_weight_moves(tmp_path: Path) -> None:
     class Cliff(Curve):
-        def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        def loss(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
             return {"loss": (self.module["out"].weight * 0).sqrt().sum()}  # type: ignore[operator]
 
     objective = Cliff()
@@ -216,7 +236,8 @@ def test_the_history_is_the_mean_of_each_window_and_is_written_as_csv(
     assert [row["step"] for row in result.history] == [2, 4, 6, 8, 10, 12]
     metrics = result.write(tmp_path / "history.csv")
     table = pandas.read_csv(tmp_path / "history.csv")
-    assert list(table) == ["step", "loss", "double", "gradient_norm"]
+    assert list(table) == ["step", "loss", "double", "gradient_norm", "validation_score", "validation_after"]
+    assert (metrics["skipped"], metrics["spikes"]) == (0, 0)
     assert table["double"].tolist() == pytest.approx((2 * table["loss"]).tolist(), rel=1e-4)
     assert metrics["first_loss"] == result.history[0]["loss"]
     assert (metrics["last_loss"], metrics["last_step"]) == (result.history[-1]["loss"], 12)

@@ -1,7 +1,7 @@
 """What a training is about, for the one loop that runs all of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -25,6 +25,11 @@ class Objective(ABC):
     def buckets(self) -> Sequence[int]:
         """A number a sample, equal where samples can be stacked into one batch; by default all are."""
         return [0] * self.size
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        """Factors of the learning rate, by how parameters' names begin; by default all learn at the same rate."""
+        return {}
 
     @property
     def tokens(self) -> int:
@@ -51,5 +56,5 @@ class Objective(ABC):
 
 
 def range_ids(size: int) -> Sequence[str]:
-    """"0", "1", ... for samples without names."""
+    """ "0", "1", ... for samples without names."""
     return [str(number) for number in range(size)]

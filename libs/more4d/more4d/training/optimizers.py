@@ -1,6 +1,7 @@
 """What moves the weights: AdamW alone, or Muon for the transformer blocks' matrices and AdamW for everything else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -11,24 +12,49 @@ OptimizerName = Literal["adamw", "muon"]
 ADAM_BETAS = (0.9, 0.98)
 
 
-def build_optimizers(
-    module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float
-) -> list[Optimizer]:
-    """The optimizers of all trained parameters of `module`, each parameter in exactly one; vectors are not decayed."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    matrices = hidden_matrices(module) if name == "muon" else []
-    taken = {id(p) for p in matrices}
-    rest = [p for p in trained if id(p) not in taken]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizers: list[Optimizer] = [AdamW(groups, lr=learning_rate, betas=ADAM_BETAS)]
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """What the optimizers are made with; `factors` multiplies the learning rate of parameters by the start of their names."""
+
+    name: OptimizerName
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float] = ADAM_BETAS
+    eps: float = 1e-8
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+
+def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
+    """The optimizers of all trained parameters of `module`, each parameter in exactly one; vectors are not decayed.
+
+    Raises ValueError where a name in `factors` begins none of the trained parameters' names.
+    """
+    matrices = {id(p) for p in hidden_matrices(module)} if settings.name == "muon" else set()
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    _require_known(settings.factors, [name for name, _ in trained])
+    adam = _groups([(n, p) for n, p in trained if id(p) not in matrices], settings)
+    optimizers: list[Optimizer] = [AdamW(adam, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps)]
     if matrices:
+        groups = _groups([(n, p) for n, p in trained if id(p) in matrices], settings)
         # Its steps are scaled to AdamW's size, so that one learning rate serves both.
-        muon = Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        optimizers.append(muon)
+        optimizers.append(Muon(groups, lr=settings.learning_rate, adjust_lr_fn="match_rms_adamw"))
     return optimizers
+
+
+def _groups(trained: list[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Parameter groups by learning rate and by whether they are decayed; none is empty."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained:
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        factor = next((f for prefix, f in settings.factors.items() if name.startswith(prefix)), 1.0)
+        groups.setdefault((settings.learning_rate * factor, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def _require_known(factors: Mapping[str, float], names: list[str]) -> None:
+    for prefix in factors:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"no trained parameter's name begins with {prefix!r}, which was given a learning rate")
 
 
 def hidden_matrices(module: nn.Module) -> list[torch.Tensor]:

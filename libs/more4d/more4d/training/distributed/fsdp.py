@@ -28,7 +28,9 @@ def shard(module: nn.Module, world: World, precision: str) -> list[FSDPModule]:
     """
     mesh = init_device_mesh(world.device.type, (world.ranks,))
     policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=torch.bfloat16 if precision == "bf16" else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
     )
     roots = list(module.values()) if isinstance(module, nn.ModuleDict) else [module]
     for root in roots:
@@ -46,7 +48,12 @@ class FullySharded(Strategy):
     """Weights, gradients and optimizer state in shards; a block's weights are gathered while it runs."""
 
     def __init__(
-        self, world: World, objective: Objective, optimizers: Sequence[Optimizer], roots: list[FSDPModule], precision: str
+        self,
+        world: World,
+        objective: Objective,
+        optimizers: Sequence[Optimizer],
+        roots: list[FSDPModule],
+        precision: str,
     ) -> None:
         super().__init__(world, objective, precision)
         self.optimizers, self._roots = optimizers, roots
@@ -75,7 +82,7 @@ class FullySharded(Strategy):
 
     def optimizer(self) -> Iterator[Held]:
         """This rank's rows of the moments."""
-        names = {parameter: name for name, parameter in self.objective.module.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in self.objective.module.named_parameters()}
         for optimizer in self.optimizers:
             for parameter, state in optimizer.state.items():
                 for entry, value in state.items():
@@ -102,7 +109,7 @@ def _held(name: str, tensor: Tensor) -> Held:
 def _rows(tensor: DTensor) -> tuple[Tensor, int]:
     """(this rank's part, the place of its first number in the flattened tensor)."""
     _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    local = tensor.detach().to_local()
+    local = tensor.to_local().detach()
     row = tensor.numel() // tensor.shape[0] if tensor.numel() else 1
     return local, min(offset[0] * row, tensor.numel()) if local.numel() else 0
 

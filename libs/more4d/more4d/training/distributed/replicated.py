@@ -22,7 +22,12 @@ class Replicated(Strategy):
     """The whole module on every rank; with more than one, DDP exchanges gradients."""
 
     def __init__(
-        self, world: World, objective: Objective, optimizers: Sequence[Optimizer], precision: str, accelerator: Accelerator
+        self,
+        world: World,
+        objective: Objective,
+        optimizers: Sequence[Optimizer],
+        precision: str,
+        accelerator: Accelerator,
     ) -> None:
         super().__init__(world, objective, precision)
         objective.module.to(world.device)
@@ -61,7 +66,7 @@ class Replicated(Strategy):
 
     def optimizer(self) -> Iterator[Held]:
         """Every entry of every parameter, whole."""
-        names = {parameter: name for name, parameter in self.objective.module.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in self.objective.module.named_parameters()}
         for optimizer in self.optimizers:
             for parameter, state in optimizer.state.items():
                 for entry, value in state.items():

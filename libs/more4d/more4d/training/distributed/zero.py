@@ -27,7 +27,9 @@ from more4d.training.objective import Objective
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def read_config(file: Path, *, stage: int, part_size: int, parts: int, precision: str, clip_norm: float) -> dict[str, Any]:
+def read_config(
+    file: Path, *, stage: int, part_size: int, parts: int, precision: str, clip_norm: float
+) -> dict[str, Any]:
     """DeepSpeed's settings of `file`, with what the training itself decides written in.
 
     Raises ValueError where the file is missing, is no JSON or sets what is not its to set.
