@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from more4d.models.conversion import CheckpointError, load_published, to_published
+from more4d.models.lora import LoRASettings, adapter_changes, read_lora
 from more4d.models.trajectory_codec import TrajectoryCodecConfig
 from more4d.models.vae import MotionVAE, MotionVAEConfig
 from more4d.models.vism import ViSMTransformer
+from more4d.training.adapters import make_trainable
 from more4d.training.checkpoints import Checkpoint, CheckpointSettings, CheckpointStore, Ranks, export_tensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -100,6 +102,20 @@ def test_what_was_not_trained_comes_from_the_rest(tmp_path: Path) -> None:
     assert same(load_published(empty, tmp_path / "VAE", "motion_vae_folder").state_dict(), after.state_dict())
 
 
+def test_an_adapter_alone_is_a_lora_file_of_the_network(vism: ViSMTransformer, tmp_path: Path) -> None:
+    make_trainable(vism, LoRASettings(rank=3, alpha=1.5), seed=1)
+    for name, value in vism.named_parameters():
+        if "lora_B" in name:
+            value.data.normal_()
+    checkpoint = saved(tmp_path / "run", vism.state_dict(), vism.state_dict())
+    left_out = export_tensors(checkpoint, tmp_path / "x.safetensors", layout="vism_lora", lora_alpha=1.5)
+    expected, found = adapter_changes(vism), read_lora(tmp_path / "x.safetensors", ViSMTransformer(**SMALL))
+    assert found.keys() == expected.keys() and all(low.alpha == 1.5 for low in found.values())
+    for name, low in found.items():
+        assert torch.equal(low.down, expected[name].down) and torch.equal(low.up, expected[name].up)
+    assert "blocks.0.attn1.to_q.base_layer.weight" in left_out and not any("lora_" in name for name in left_out)
+
+
 def test_tensors_that_do_not_fit_leave_no_file(trained: Checkpoint, tmp_path: Path) -> None:
     save_file({"proj_out.bias": torch.zeros(3), "more": torch.zeros(1)}, tmp_path / "like.safetensors")
     refusals = {
@@ -107,6 +123,7 @@ def test_tensors_that_do_not_fit_leave_no_file(trained: Checkpoint, tmp_path: Pa
             "like": tmp_path / "like.safetensors"
         },
         "holds no tensor ema/other.*; it holds ema/, model/": {"parts": {"other": ""}},
+        "holds no adapter": {"lora_alpha": 1.0},
         "has no blocks": {"layout": "omnimae"},
         "there is no layout 'wan'": {"layout": "wan"},
         "two tensors of .* would be called": {"parts": {"blocks.0.": "b.", "blocks.1.": "b."}},

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -99,6 +100,15 @@ def test_the_order_of_the_states_keys_comes_back(store: CheckpointStore, tmp_pat
     found = store.latest()
     assert found is not None and list(found.state) == ["z", "history", "a"]
     assert list(found.state["history"][0]) == ["step", "loss", "gradient"]
+
+
+def test_numbers_that_are_none_are_kept_in_the_state_and_never_the_best(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, LAST.model_copy(update={"keep_best": True}))
+    store.save(1, [], {"loss": [float("nan"), float("inf"), 0.1]}, score=numpy.float32(0.5))
+    store.save(2, [], {}, score=float("nan"))
+    best, latest = store.best(), store.latest()
+    assert best is not None and latest is not None and (best.step, best.score, latest.score) == (1, 0.5, None)
+    assert str(best.state["loss"]) == "[nan, inf, 0.1]"
 
 
 def test_a_background_save_holds_what_was_there_when_it_was_asked_for(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def export(
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: as it is")] = None,
     layout: Annotated[str | None, typer.Option(help="a published layout to name the tensors by")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="the trained adapter alone, with this alpha; --layout vism_lora is kohya's")
+    ] = None,
 ) -> None:
     """Write the weights of a checkpoint of any number of ranks to one safetensors file, or to a published one."""
     from more4d.training.checkpoints.export import ALL, export_tensors
@@ -96,6 +99,7 @@ def export(
         like=like,
         dtype=_dtype(dtype),
         layout=layout,
+        lora_alpha=lora_alpha,
     )
     typer.echo(f"{out}: {weights} of step {checkpoint.step}")
     if left_out:

@@ -1,5 +1,6 @@
 """A checkpoint's weights as plain safetensors or as a published file, whatever the number of ranks that wrote it."""
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from more4d.training.checkpoints.fitting import different
 Weights = Literal["model", "ema"]
 ALL = {"": ""}
 """Every tensor under its own name."""
+_FACTOR = re.compile(r"(?P<factor>(?P<layer>.+)\.lora_[AB])\.[^.]+\.weight")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def export_tensors(
     like: Path | None = None,
     dtype: torch.dtype | None = None,
     layout: str | None = None,
+    lora_alpha: float | None = None,
 ) -> list[str]:
     """Write a checkpoint's weights to a file, holding one tensor at a time; returns the tensors that are left out.
 
@@ -47,9 +50,13 @@ def export_tensors(
     that their names get; trained tensors go before them. The file must then have the names and shapes of the
     safetensors file `like`, where one is given. Floating tensors become `dtype`, by default they stay what they are.
     With a `layout` of `more4d.models.conversion` the names are the published ones, and the destination may also be what
-    `convert_file` writes. Raises CheckpointError, with nothing written, naming the tensors that do not fit.
+    `convert_file` writes. Where an adapter was trained, its `lora_alpha` asks for the adapter alone (layout `vism_lora` is
+    kohya's). Raises CheckpointError, with nothing written, naming the tensors that do not fit.
     """
     sources, left_out = _trained(checkpoint, weights, parts)
+    if lora_alpha is not None:
+        sources, others = _adapter(sources, lora_alpha, checkpoint.folder)
+        left_out += others
     for prefix, file in (rest or {}).items():
         sources = _stored(file, prefix) | sources
     _require_like(destination, sources, like)
@@ -92,6 +99,19 @@ def _renamed(names: Iterable[str], parts: Mapping[str, str]) -> dict[str, str]:
     longest = sorted(parts, key=len, reverse=True)
     fitting = {name: next((p for p in longest if name.startswith(p)), None) for name in names}
     return {name: parts[p] + name.removeprefix(p) for name, p in fitting.items() if p is not None}
+
+
+def _adapter(sources: Mapping[str, _Source], alpha: float, folder: Path) -> tuple[dict[str, _Source], list[str]]:
+    """Down, up and alpha of every layer that peft put an adapter on, and the names of the other tensors."""
+    # peft: <layer>.lora_A.<name of the adapter>.weight
+    found = {name: match for name in sources if (match := _FACTOR.fullmatch(name))}
+    if not found:
+        raise CheckpointError(f"{folder} holds no adapter: export its weights without lora_alpha")
+    adapter = {f"{match['factor']}.weight": sources[name] for name, match in found.items()}
+    for name, match in found.items():
+        scale = torch.tensor(alpha, dtype=sources[name].outline.dtype)
+        adapter[f"{match['layer']}.alpha"] = _Source(scale.to("meta"), scale.clone)
+    return adapter, [name for name in sources if name not in found]
 
 
 def _of_checkpoint(checkpoint: Checkpoint, name: str) -> _Source:

@@ -103,8 +103,9 @@ def _merge(name: str, pieces: Sequence[tuple[tuple[int, ...], str, Run]]) -> Sto
 
 def write_index(folder: Path, index: Index) -> None:
     """Put `index.json` into a folder, with the SHA-256 of its own content."""
-    # Keys keep their order: a run that goes on from here writes its history as an undisturbed one does.
-    content = index.model_dump(mode="json")
+    # Keys keep their order, and what is no number stays so: a run that goes on from here writes its history as an
+    # undisturbed one does. Pydantic's own JSON has null for such numbers.
+    content = index.model_dump()
     text = json.dumps({_DIGEST: _digest(content), **content}, indent=1)
     atomic_write_bytes(folder / INDEX, f"{text}\n".encode())
 

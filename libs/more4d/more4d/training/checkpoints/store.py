@@ -68,7 +68,7 @@ class CheckpointStore:
             pieces = on_cpu(pieces)
         part = self._writer.submit(write_part, self._folder.partial(step), self._ranks.rank, pieces)
         # Neither infinite nor no number at all can be the best, or be written as JSON.
-        score = score if score is not None and math.isfinite(score) else None
+        score = float(score) if score is not None and math.isfinite(score) else None
         self._saving = _Save(step, score, state, needed, part)
         if not self._settings.asynchronous:
             self.finish()
