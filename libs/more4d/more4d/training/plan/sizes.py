@@ -90,11 +90,12 @@ def build_on_meta(architecture: Architecture, step: GenerationStep, lora: LoRASe
 
 def preset_sizes(architecture: Architecture, step: GenerationStep, lora: LoRASettings | None = None) -> NetworkSizes:
     """Sizes of a step's transformer."""
-    return _preset_sizes(architecture.model_dump_json(), step, lora)
+    return _preset_sizes(architecture.model_dump_json(), step, lora and lora.model_dump_json())
 
 
 @cache
-def _preset_sizes(architecture_json: str, step: GenerationStep, lora: LoRASettings | None) -> NetworkSizes:
+def _preset_sizes(architecture_json: str, step: GenerationStep, lora_json: str | None) -> NetworkSizes:
+    lora = LoRASettings.model_validate_json(lora_json) if lora_json else None
     return sizes_of(build_on_meta(Architecture.model_validate_json(architecture_json), step, lora))
 
 
