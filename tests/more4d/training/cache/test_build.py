@@ -15,6 +15,7 @@ from more4d.data.sample import Sample
 from more4d.data.shards import TrajSceneDataset, write_shards
 from more4d.training.cache import build, encoders
 from more4d.training.cache.networks import CheckpointEncoders
+from more4d.training.cache.samples import SampleList
 from safetensors.torch import load_file, save_file
 
 NAMES = {"motion", "truth", "picture", "text", "image", "features", "views", "view_truth"}
@@ -227,6 +228,25 @@ def test_shards_are_cut_at_changes_of_shape_and_the_tables_say_what_is_where(pla
         (0, "original"), (1, "original"), (2, "original"), (2, "spiral"), (3, "original"), (3, "spiral"),
         (4, "original"),
     ]  # fmt: skip
+
+
+def test_a_shard_that_would_not_fit_the_memory_is_cut(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    many = SampleList([dataclasses.replace(samples[0], id=f"scene-{i}") for i in range(7)])
+    monkeypatch.setattr(build, "MAX_SAMPLES", 3)
+    cut = [(shard.name, shard.numbers) for shard in build.latent_shards(many, "val")]
+    assert cut == [("val-00000", (0, 1, 2)), ("val-00001", (3, 4, 5)), ("val-00002", (6,))]
+    monkeypatch.setattr(build, "MAX_PIXELS", 2 * 5 * 32 * 48)
+    assert [len(shard.numbers) for shard in build.latent_shards(many, "val")] == [2, 2, 2, 1]
+    monkeypatch.setattr(build, "MAX_PIXELS", 1)
+    assert [len(shard.numbers) for shard in build.latent_shards(many, "val")] == [1] * 7
+
+
+def test_a_split_without_samples_is_refused(place: Any, samples: list[Sample]) -> None:
+    folder = place.root / "empty"
+    write_shards(samples[:1], folder, split="train", shard_bytes=10**6)
+    write_shards([], folder, split="val", shard_bytes=10**6)
+    with pytest.raises(ValueError, match="val: there are no samples to encode; verdicts.parquet says why"):
+        place.build("cache", dataset=folder)
 
 
 def test_a_decoded_error_is_refused_where_the_vae_is_not_linear(checkpoint: Path) -> None:

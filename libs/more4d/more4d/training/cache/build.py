@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ VIEW_COLUMNS = pa.schema(
     [("id", pa.string()), ("view", pa.string()), *_SHARD, ("row", pa.int32()), ("sample", pa.int32())]
 )
 """`row` is the view's in the files of views, `sample` its sample's line in samples.parquet."""
+
+
+MAX_SAMPLES, MAX_PIXELS = 256, 2**29
+"""Of a latent shard, over all its frames: what is made of it is held in memory. The paper's samples are 58 to a shard."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,17 @@ def build_cache(
 
 
 def latent_shards(samples: SampleList, split: str) -> list[LatentShard]:
-    """The samples of a split, cut at the dataset's shards and at changes of shape."""
+    """The samples of a split, cut at the dataset's shards, at changes of shape, and where a shard would be too large."""
     groups: dict[tuple[int, Shape], list[int]] = {}
     for number, (shard, shape) in enumerate(zip(samples.shards, samples.shapes, strict=True)):
         groups.setdefault((shard, shape), []).append(number)
-    return [
-        LatentShard(f"{split}-{i:05d}", tuple(numbers), shape) for i, ((_, shape), numbers) in enumerate(groups.items())
+    cut = [
+        (shape, numbers[start : start + limit])
+        for (_, shape), numbers in groups.items()
+        for limit in [max(1, min(MAX_SAMPLES, MAX_PIXELS // prod(shape)))]
+        for start in range(0, len(numbers), limit)
     ]
+    return [LatentShard(f"{split}-{i:05d}", tuple(numbers), shape) for i, (shape, numbers) in enumerate(cut)]
 
 
 def file_key(identity: dict[str, Any], dtype: StoredDtype, samples: Iterable[tuple[str, str]]) -> str:
