@@ -156,8 +156,9 @@ class TrajectoryValidation(FlowValidation):
     """4D-STraG: `trajectory_error` in metres (eq. 7) over visible pixels, `trajectory_error_moving` over those that move.
 
     `trajectory_ratio` and `trajectory_ratio_moving` are the same over the error of "nothing moves", pooled over samples.
-    `source` gives batches with motion, visible and unit. `draw` makes the videos: without one the motion in colours,
-    generated on the left, true on the right.
+    `source` gives batches with motion, visible and unit, and depth where the units of motion do not tell it; HeldOutMotions
+    does. `draw` makes the videos: without one the motion in colours, generated on the left, true on the right. Raises
+    ValueError for a source without the truth.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class TrajectoryValidation(FlowValidation):
         draw: Draw | None = None,
     ) -> None:
         super().__init__(objective, source, settings, folder, fps=fps, shift=shift)
+        require_truth(source, objective.vae)
         self.draw: Draw = motion_colours if draw is None else draw
 
     def find(self, numbers: Sequence[int]) -> Iterator[Found]:
@@ -180,8 +182,7 @@ class TrajectoryValidation(FlowValidation):
         motion = self.objective.vae.decode_motion(latents).float()
         for row, number in enumerate(numbers):
             truth = batch["motion"][row]
-            sums = motion_sums(motion[row], truth, batch["unit"][row], batch["visible"][row])
-            yield Found(sums, lambda n=number, m=motion[row], t=truth: self.draw(n, m, t))
+            yield Found(row_sums(motion, batch, row), lambda n=number, m=motion[row], t=truth: self.draw(n, m, t))
 
     def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Errors in metres and as ratios; the score is the error over all visible pixels."""
@@ -192,7 +193,7 @@ class TrajectoryValidation(FlowValidation):
 class ViewValidation(FlowValidation):
     """4D-ViSM: `hole_psnr` in dB inside the renders' holes, `video_psnr` over all generated pixels, pooled over samples.
 
-    `source` gives batches with video and holes. Videos: the render, the completed view, the truth.
+    `source` gives batches with video and holes, as HeldOutViews. Videos: the render, the completed view, the truth.
     """
 
     def find(self, numbers: Sequence[int]) -> Iterator[Found]:
@@ -205,28 +206,33 @@ class ViewValidation(FlowValidation):
             sums: dict[str, float] = {}
             for name, region in (("hole", holes), ("video", None)):
                 sums[f"{name}_error"], sums[f"{name}_values"] = squared_error(ours, truth, region)
-            render = batch["render_latent"][row][None]
-            yield Found(sums, lambda r=render, o=ours, t=truth: np.concatenate([self._render(r), o, t], axis=2))
+            yield Found(
+                sums, lambda b=batch, r=row, o=ours, t=truth: np.concatenate([self._render(b, r), o, t], axis=2)
+            )
 
     def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
         """PSNRs; the score is minus that of the holes, of all pixels where no render has any."""
         found = {f"{name}_psnr": psnr(sums[f"{name}_error"], sums[f"{name}_values"]) for name in ("hole", "video")}
         return found | {"score": -found["hole_psnr" if sums["hole_values"] else "video_psnr"]}
 
-    def _render(self, latent: Tensor) -> Video:
-        return pixels(self.objective.vae.decode_video(latent).float()[0])
+    def _render(self, batch: dict[str, Tensor], row: int) -> Video:
+        """The render, from its latent where the batch holds no other."""
+        if "render" in batch:
+            return pixels(batch["render"][row])
+        return pixels(self.objective.vae.decode_video(batch["render_latent"][row][None]).float()[0])
 
 
 class CodecValidation(Validation):
     """Motion VAE: errors of true motion after encoding and decoding, named as TrajectoryValidation's, but codec_error.
 
-    `source` gives batches with motion, visible and unit; where they hold video, also `video_psnr` of it encoded and decoded.
+    `source` gives batches as TrajectoryValidation's; where they hold video, also `video_psnr` of it encoded and decoded.
     """
 
     def __init__(
         self, vae: MotionVAE, source: BatchSource, settings: ValidationSettings, folder: Path | None, *, fps: float
     ) -> None:
         super().__init__(source, settings, folder, fps)
+        require_truth(source, vae)
         self.vae = vae
 
     @property
@@ -242,7 +248,7 @@ class CodecValidation(Validation):
         video = self.vae.decode_video(self.vae.encode_video(batch["video"])).float() if "video" in batch else None
         for row, number in enumerate(numbers):
             truth = batch["motion"][row]
-            sums = motion_sums(motion[row], truth, batch["unit"][row], batch["visible"][row])
+            sums = row_sums(motion, batch, row)
             if video is not None:
                 error, values = squared_error(pixels(video[row]), pixels(batch["video"][row]))
                 sums |= {"video_error": error, "video_values": values}
@@ -287,13 +293,31 @@ def _unguided(objective: FlowObjective, given: Conditions) -> Conditions:
     return Conditions(empty.expand_as(given.text), given.image)
 
 
-def motion_sums(predicted: Tensor, true: Tensor, unit: Tensor, visible: Tensor) -> dict[str, float]:
-    """Summed errors in metres of one sample's motion [3, T, H, W] (eq. 1 units) and how many positions they are over.
+def require_truth(source: BatchSource, vae: MotionVAE) -> None:
+    """Raises ValueError where the source's batches do not hold what motion is measured against."""
+    keys = {"motion", "visible", "unit"} | (set() if isinstance(vae.config.motion_camera, str) else {"depth"})
+    if source.size and (missing := sorted(keys - source.batch(torch.tensor([0])).keys())):
+        raise ValueError(
+            f"validation measures on {', '.join(missing)}, which {type(source).__name__} does not hold: wrap it in "
+            "HeldOutMotions"
+        )
 
-    unit [3, H, W] is metres per unit, whose third row is the depth of the first frame; visible [T, H, W].
+
+def row_sums(predicted: Tensor, batch: Mapping[str, Tensor], row: int) -> dict[str, float]:
+    """`motion_sums` of one of the predicted motions [B, 3, T, H, W]."""
+    unit = batch["unit"][row]
+    # Eq. 1's unit along the view is the depth itself.
+    depth = batch["depth"][row] if "depth" in batch else unit[2]
+    return motion_sums(predicted[row], batch["motion"][row], unit, depth, batch["visible"][row])
+
+
+def motion_sums(predicted: Tensor, true: Tensor, unit: Tensor, depth: Tensor, visible: Tensor) -> dict[str, float]:
+    """Summed errors in metres of one sample's motion [3, T, H, W] and how many positions they are over (eq. 7).
+
+    unit [3, H, W] is metres per unit of motion, depth [H, W] the first frame's in metres; visible [T, H, W].
     """
-    truth = Truth(_displaced(true, unit), visible.bool().cpu().numpy())
-    return static_sums(truth) | method_sums(_displaced(predicted, unit), truth, "model")
+    truth = Truth(_displaced(true, unit, depth), visible.bool().cpu().numpy())
+    return static_sums(truth) | method_sums(_displaced(predicted, unit, depth), truth, "model")
 
 
 def motion_figures(sums: Mapping[str, float], name: str) -> dict[str, float]:
@@ -307,12 +331,11 @@ def motion_figures(sums: Mapping[str, float], name: str) -> dict[str, float]:
     return found
 
 
-def _displaced(motion: Tensor, unit: Tensor) -> NDArray[np.float32]:
-    """Positions [T, H, W, 3] in metres: where a point is beside the ray of its pixel plays no part in an error."""
+def _displaced(motion: Tensor, unit: Tensor, depth: Tensor) -> NDArray[np.float32]:
+    """Positions [T, H, W, 3] in metres: where a point is beside the camera's axis plays no part in an error."""
     metres = motion.float() * unit.float()[:, None]
-    depth = torch.zeros_like(unit)
-    depth[2] = unit[2]
-    return (metres + depth.float()[:, None]).permute(1, 2, 3, 0).cpu().numpy()
+    metres[2] += depth.float()
+    return metres.permute(1, 2, 3, 0).cpu().numpy()
 
 
 def motion_colours(number: int, generated: Tensor, true: Tensor) -> Video:
