@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,8 @@ def test_mistakes_are_refused_with_what_to_change(store: CheckpointStore, tmp_pa
     with pytest.raises(ValueError, match="was altered.*choose another --step"):
         run("export", folder, "--out", out)
     assert not out.exists()
+
+
+def test_the_commands_are_known_without_torch() -> None:
+    code = "import sys; from more4d.training.checkpoints import cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
