@@ -23,7 +23,7 @@ def write(folder: Path, steps: range, *, done: int = 0, end: bool = True, names:
     """Logs of some steps; without an end as a killed process leaves them."""
     trackers = Trackers(names, folder, CONFIG, "strag", step=done)
     for step in steps:
-        trackers.log({"train/loss": 1 / step, "speed/samples": cast(float, np.float32(step))}, step)
+        trackers.log({"step": step, "train/loss": 1 / step, "speed/samples": cast(float, np.float32(step))}, step)
     if end:
         trackers.close()
     return trackers

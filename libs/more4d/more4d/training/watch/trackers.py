@@ -63,9 +63,9 @@ class Trackers:
             self._store(flattened(config))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers after `step` steps; names with a slash are grouped by what stands before it."""
+        """Numbers after `step` steps, a "step" among them aside; names with a slash are grouped by what stands before it."""
         # Of what is no plain number accelerate's trackers drop some without a word.
-        numbers = {name: float(value) for name, value in values.items()}
+        numbers = {name: float(value) for name, value in values.items() if name != "step"}
         for tracker in self._trackers.values():
             tracker.log(numbers, step=step)
 
