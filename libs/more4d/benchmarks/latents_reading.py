@@ -27,11 +27,12 @@ from more4d.training.cache.store import LatentStore, place
 from torch import Tensor
 
 FRAMES, HEIGHT, WIDTH = 49, 384, 512
-KINDS: dict[str, dict[str, bool]] = {
-    "latents": {},
-    "latents and log-variance, for draws from the posterior": {"posterior": True},
-    "latents and true motion, for a decoded error": {"decoded": True},
-}
+KINDS = (
+    ("latents", False, False),
+    ("latents and log-variance, for draws from the posterior", False, True),
+    ("latents and true motion, for a decoded error", True, False),
+)
+"""What is read, whether with the true motion, whether with the log-variance."""
 
 
 def published(scene: RenderedScene, folder: Path, name: str) -> None:
@@ -76,13 +77,13 @@ def write_cache(folder: Path, count: int) -> None:
     for i in range(count):
         for name, row in encoded(i).items():
             rows.setdefault(name, []).append(rounded(row, "float16"))
-    cache = Cache(folder, LatentStore(folder / "store"), "float16")
+    store, cache = LatentStore(folder / "store"), Cache()
     for name, made in rows.items():
-        target = folder / f"train-00000.{name}.safetensors"
-        place(cache.store.put(name, file_tensors(made), []).file, target)
+        place(store.put(name, file_tensors(made), []).file, folder / f"train-00000.{name}.safetensors")
     where = {"split": "train", "shard": "train-00000", "frames": FRAMES, "height": HEIGHT, "width": WIDTH}
     cache.samples = [{"id": f"{i:05d}", **where, "row": i, "sha256": ""} for i in range(count)]
-    write_tables(cache, {name: {} for name in rows}, text_tokens=ARCHITECTURES["wan-14b"].text.max_tokens)
+    tokens = ARCHITECTURES["wan-14b"].text.max_tokens
+    write_tables(cache, folder, {name: {} for name in rows}, dtype="float16", text_tokens=tokens)
 
 
 def rate(read: Callable[[int], object], samples: int) -> float:
@@ -120,8 +121,8 @@ def main() -> None:
         print(f"a copy of {block.nbytes / 1e6:.0f} MB: {copy * 2 * block.nbytes / 1e9:.1f} GB/s")
         base = rate(lambda i: read_published(folder, f"{i:05d}"), count)
         print(f"pickle + mp4: {base:.2f} samples/s a core")
-        for what, options in KINDS.items():
-            cache = LatentDataset(folder / "cache", **options)
+        for what, decoded, posterior in KINDS:
+            cache = LatentDataset(folder / "cache", decoded=decoded, posterior=posterior)
             found = rate(lambda i, cache=cache: cache.batch(torch.tensor([i])), count)
             print(f"{what}: {found:.1f} samples/s a core, {found / base:.1f} times as many")
 

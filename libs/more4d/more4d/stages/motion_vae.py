@@ -42,7 +42,8 @@ class MotionVAEStage(Stage[MotionVAEParams]):
 
 def _split(context: Context[MotionVAEParams], split: str, vae: MotionVAE) -> TrajSceneMotion:
     samples = TrajSceneDataset(context.inputs["trajscene"], split, with_views=False)
-    return TrajSceneMotion(samples, vae.config.motion_camera)
+    video = context.video
+    return TrajSceneMotion(samples, vae.config.motion_camera, largest=(video.frames, video.height, video.width))
 
 
 STAGE = MotionVAEStage()

@@ -12,6 +12,7 @@ from torch import Tensor
 from more4d.data.sample import Sample
 from more4d.data.shards import TrajSceneDataset
 from more4d.geometry.motion import MotionScale
+from more4d.training.cache.fitting import Shape
 from more4d.training.cache.samples import SampleList, bucket_numbers
 from more4d.training.latents import motion_batch, true_motion
 
@@ -19,11 +20,18 @@ from more4d.training.latents import motion_batch, true_motion
 class TrajSceneMotion:
     """Samples as batches for MotionVAEObjective, decoded as they are asked for; no more than a batch is in memory.
 
-    `camera` says what scales the motion: the VAE's `config.motion_camera`.
+    `camera` says what scales the motion: the VAE's `config.motion_camera`. Of samples over `largest` (T, H, W) the middle
+    is taken.
     """
 
-    def __init__(self, samples: TrajSceneDataset | Sequence[Sample], camera: MotionScale = "sample") -> None:
-        self._samples = SampleList(samples)
+    def __init__(
+        self,
+        samples: TrajSceneDataset | Sequence[Sample],
+        camera: MotionScale = "sample",
+        *,
+        largest: Shape | None = None,
+    ) -> None:
+        self._samples = SampleList(samples, largest)
         self._camera: MotionScale = camera
         self.ids: Sequence[str] = self._samples.ids
         self.buckets: Sequence[int] = bucket_numbers(self._samples.shapes)

@@ -3,10 +3,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from more4d.training.cache.build import Cache, build_cache
+from more4d.training.cache.fill import Encoding
+from more4d.training.cache.fitting import Shape
 from more4d.training.cache.networks import CheckpointEncoders
 from more4d.training.cache.rows import StoredDtype
 from more4d.training.cache.store import LatentStore
+from more4d.training.distributed.world import World
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +35,12 @@ def place(tmp_path: Path, trajscene: Path, checkpoint: Path) -> Place:
         folder: Path = checkpoint,
         decoded: bool = True,
         dtype: StoredDtype = "float16",
+        largest: Shape | None = None,
+        world: World = ALONE,
     ) -> Cache:
         (tmp_path / name).mkdir()
-        encoders = CheckpointEncoders(folder, vae=vae)
+        encoding = Encoding(CheckpointEncoders(folder, vae=vae), dtype, decoded)
         store = LatentStore(tmp_path / "store")
-        return build_cache(dataset, encoders, tmp_path / name, store, decoded=decoded, dtype=dtype)
+        return build_cache(dataset, encoding, tmp_path / name, store, largest=largest, world=world)
 
     return Place(tmp_path, build)

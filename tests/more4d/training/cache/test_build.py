@@ -13,9 +13,10 @@ import pytest
 import torch
 from more4d.data.sample import Sample
 from more4d.data.shards import TrajSceneDataset, write_shards
-from more4d.training.cache import build, encoders
+from more4d.training.cache import encoders, fill
 from more4d.training.cache.networks import CheckpointEncoders
 from more4d.training.cache.samples import SampleList
+from more4d.training.distributed.world import World
 from safetensors.torch import load_file, save_file
 
 NAMES = {"motion", "truth", "picture", "text", "image", "features", "views", "view_truth"}
@@ -78,7 +79,7 @@ def test_a_change_of_the_checkpoint_changes_the_keys_of_what_it_changes_and_of_n
     def keys(folder: Path) -> dict[str, str]:
         loaded = CheckpointEncoders(folder)
         wanted = encoders.all_encoders(loaded.config, decoded=True)
-        return {e.name: build.file_key(e.identity(loaded), "float16", [("a", "b")]) for e in wanted}
+        return {e.name: fill.file_key(e.identity(loaded), "float16", (5, 32, 48), [("a", "b")]) for e in wanted}
 
     change, expected = CHANGES[changed]
     before = keys(checkpoint)
@@ -92,17 +93,19 @@ def test_a_change_of_the_checkpoint_changes_the_keys_of_what_it_changes_and_of_n
 def test_a_key_is_of_its_samples_their_contents_the_type_and_the_code() -> None:
     identity = {"encoder": "text", "version": 1, "settings": {}, "weights": "x"}
     samples = [("a", "1"), ("b", "2")]
+    size = 5, 32, 48
     keys = [
-        build.file_key(identity, "float16", samples),
-        build.file_key(identity, "bfloat16", samples),
-        build.file_key(identity, "float16", samples[::-1]),
-        build.file_key(identity, "float16", samples[:1]),
-        build.file_key(identity, "float16", [("a", "1"), ("b", "3")]),
-        build.file_key(identity, "float16", [("a", "1"), ("c", "2")]),
-        build.file_key(identity | {"version": 2}, "float16", samples),
+        fill.file_key(identity, "float16", size, samples),
+        fill.file_key(identity, "bfloat16", size, samples),
+        fill.file_key(identity, "float16", (5, 32, 32), samples),
+        fill.file_key(identity, "float16", size, samples[::-1]),
+        fill.file_key(identity, "float16", size, samples[:1]),
+        fill.file_key(identity, "float16", size, [("a", "1"), ("b", "3")]),
+        fill.file_key(identity, "float16", size, [("a", "1"), ("c", "2")]),
+        fill.file_key(identity | {"version": 2}, "float16", size, samples),
     ]
     assert len(set(keys)) == len(keys)
-    assert build.file_key(dict(identity), "float16", iter(samples)) == keys[0]
+    assert fill.file_key(dict(identity), "float16", size, iter(samples)) == keys[0]
 
 
 def test_nothing_is_computed_twice_and_the_bytes_are_those_of_a_fresh_cache(place: Any) -> None:
@@ -153,7 +156,7 @@ def test_a_changed_sample_costs_its_own_shard_alone(place: Any, samples: list[Sa
 
 
 def test_a_build_that_is_stopped_goes_on_where_it_was(place: Any, mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, seen = build._encode, []
+    encode, seen = fill._encode, []
 
     def stopping(*arguments: Any) -> Any:
         seen.append(arguments)
@@ -161,7 +164,7 @@ def test_a_build_that_is_stopped_goes_on_where_it_was(place: Any, mixed: Path, m
             raise KeyboardInterrupt
         return encode(*arguments)
 
-    monkeypatch.setattr(build, "_encode", stopping)
+    monkeypatch.setattr(fill, "_encode", stopping)
     with pytest.raises(KeyboardInterrupt):
         place.build("stopped", dataset=mixed)
     rest = place.build("rest", dataset=mixed)
@@ -232,13 +235,13 @@ def test_shards_are_cut_at_changes_of_shape_and_the_tables_say_what_is_where(pla
 
 def test_a_shard_that_would_not_fit_the_memory_is_cut(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     many = SampleList([dataclasses.replace(samples[0], id=f"scene-{i}") for i in range(7)])
-    monkeypatch.setattr(build, "MAX_SAMPLES", 3)
-    cut = [(shard.name, shard.numbers) for shard in build.latent_shards(many, "val")]
+    monkeypatch.setattr(fill, "MAX_SAMPLES", 3)
+    cut = [(shard.name, shard.numbers) for shard in fill.latent_shards(many, "val")]
     assert cut == [("val-00000", (0, 1, 2)), ("val-00001", (3, 4, 5)), ("val-00002", (6,))]
-    monkeypatch.setattr(build, "MAX_PIXELS", 2 * 5 * 32 * 48)
-    assert [len(shard.numbers) for shard in build.latent_shards(many, "val")] == [2, 2, 2, 1]
-    monkeypatch.setattr(build, "MAX_PIXELS", 1)
-    assert [len(shard.numbers) for shard in build.latent_shards(many, "val")] == [1] * 7
+    monkeypatch.setattr(fill, "MAX_PIXELS", 2 * 5 * 32 * 48)
+    assert [len(shard.numbers) for shard in fill.latent_shards(many, "val")] == [2, 2, 2, 1]
+    monkeypatch.setattr(fill, "MAX_PIXELS", 1)
+    assert [len(shard.numbers) for shard in fill.latent_shards(many, "val")] == [1] * 7
 
 
 def test_a_split_without_samples_is_refused(place: Any, samples: list[Sample]) -> None:
@@ -273,3 +276,26 @@ def test_only_what_is_missing_is_loaded(place: Any, checkpoint: Path, monkeypatc
     monkeypatch.setattr(CheckpointEncoders, "_filled", noted)
     assert place.build("again").computed == 2
     assert loaded == ["motion_encoder"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Apart(World):
+    """A rank of several that nobody waits for."""
+
+    def barrier(self) -> None:
+        """Nobody is there."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """One's own."""
+        return [value]
+
+
+def test_ranks_share_the_shards_and_the_main_one_writes_what_one_process_writes(place: Any, mixed: Path) -> None:
+    shards = place.build("alone", dataset=mixed).computed // len(NAMES)
+    shutil.rmtree(place.root / "store")
+    cpu = torch.device("cpu")
+    second = place.build("second", dataset=mixed, world=Apart(1, 2, cpu))
+    assert (second.computed, second.files, bytes_of(place.root / "second")) == (shards // 2 * len(NAMES), {}, {})
+    first = place.build("first", dataset=mixed, world=Apart(0, 2, cpu))
+    assert first.computed + second.computed == shards * len(NAMES)
+    assert bytes_of(place.root / "first") == bytes_of(place.root / "alone")

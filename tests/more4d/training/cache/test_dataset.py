@@ -21,9 +21,11 @@ from more4d.training.cache.build import build_cache
 from more4d.training.cache.dataset import LatentDataset, ViewDataset
 from more4d.training.cache.direct import DirectLatents, DirectViews
 from more4d.training.cache.encoders import motion_posterior, posterior
+from more4d.training.cache.fill import Encoding
 from more4d.training.cache.networks import CheckpointEncoders
 from more4d.training.cache.rows import StoredDtype
 from more4d.training.cache.store import LatentStore
+from more4d.training.distributed.world import World
 from more4d.training.latents import motion_batch
 from more4d.training.order import Order
 from more4d.training.view_source import video_tensor
@@ -167,10 +169,9 @@ def test_a_checkpoint_whose_clip_sees_grey_stores_one_row_of_it_and_the_photo_fo
     encoders = CheckpointEncoders(checkpoint)
     grey = models.config.generation.model_copy(update={"clip_image": "grey"})
     encoders.config = models.config.model_copy(update={"generation": grey})
+    encoding, alone = Encoding(encoders, "float32", decoded=False), World(0, 1, torch.device("cpu"))
     (tmp_path / "cache").mkdir()
-    build_cache(
-        trajscene, encoders, tmp_path / "cache", LatentStore(tmp_path / "store"), decoded=False, dtype="float32"
-    )
+    build_cache(trajscene, encoding, tmp_path / "cache", LatentStore(tmp_path / "store"), world=alone)
     cached = LatentDataset(tmp_path / "cache").batch(torch.arange(2))
     picture = clip_picture(torch.zeros(2, 3, 32, 48, dtype=torch.uint8), "grey")
     torch.testing.assert_close(cached["image_tokens"], models.image_encoder.encode(picture))

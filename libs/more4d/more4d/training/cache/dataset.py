@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from more4d.training.cache.build import MANIFEST, SAMPLES, SCHEMA_VERSION, VIEWS
+from more4d.training.cache.build import MANIFEST, SAMPLES, VIEWS
+from more4d.training.cache.fill import SCHEMA_VERSION
 from more4d.training.cache.rows import Row, RowFile, collate
 from more4d.training.cache.samples import bucket_numbers
 

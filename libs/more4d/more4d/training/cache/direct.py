@@ -11,6 +11,7 @@ from more4d.data.sample import Sample, SampleView
 from more4d.data.shards import TrajSceneDataset
 from more4d.training.cache.dataset import LOG_VARIANCES
 from more4d.training.cache.encoders import Encoder, strag_encoders, views_of, vism_encoders
+from more4d.training.cache.fitting import Shape
 from more4d.training.cache.networks import Networks
 from more4d.training.cache.rows import Row, StoredDtype, collate, rounded
 from more4d.training.cache.samples import SampleList, bucket_numbers
@@ -34,7 +35,7 @@ class _Direct:
 
 
 class DirectLatents:
-    """As LatentDataset, from samples themselves; `dtype` rounds as the cache of that type does."""
+    """As LatentDataset, from samples themselves; `dtype` rounds and `largest` crops as for the cache."""
 
     def __init__(
         self,
@@ -42,10 +43,11 @@ class DirectLatents:
         samples: TrajSceneDataset | Sequence[Sample],
         *,
         dtype: StoredDtype = "float16",
+        largest: Shape | None = None,
         decoded: bool = False,
         posterior: bool = False,
     ) -> None:
-        self._samples, self._direct = SampleList(samples), _Direct(networks, dtype, posterior=posterior)
+        self._samples, self._direct = SampleList(samples, largest), _Direct(networks, dtype, posterior=posterior)
         self._encoders = strag_encoders(networks.config, decoded=decoded)
         self.ids: Sequence[str] = self._samples.ids
         self.buckets: Sequence[int] = bucket_numbers(self._samples.shapes)
@@ -58,7 +60,7 @@ class DirectLatents:
 
 
 class DirectViews:
-    """As ViewDataset, from samples themselves; `dtype` rounds as the cache of that type does."""
+    """As ViewDataset, from samples themselves; `dtype` rounds and `largest` crops as for the cache."""
 
     def __init__(
         self,
@@ -66,10 +68,11 @@ class DirectViews:
         samples: TrajSceneDataset | Sequence[Sample],
         *,
         dtype: StoredDtype = "float16",
+        largest: Shape | None = None,
         decoded: bool = False,
         posterior: bool = False,
     ) -> None:
-        self._samples, self._direct = SampleList(samples), _Direct(networks, dtype, posterior=posterior)
+        self._samples, self._direct = SampleList(samples, largest), _Direct(networks, dtype, posterior=posterior)
         encoders = vism_encoders(decoded=decoded)
         self._of_views = [encoder for encoder in encoders if encoder.of_views]
         self._of_samples = [encoder for encoder in encoders if not encoder.of_views]

@@ -11,16 +11,17 @@ from more4d.data.header import Header, read_header
 from more4d.data.sample import Sample
 from more4d.data.shards import TrajSceneDataset
 from more4d.training.cache.encoders import OWN_VIEW, views_of
-
-Shape = tuple[int, int, int]
-"""(T, H, W)."""
+from more4d.training.cache.fitting import Shape, fit_sample, fitted_shape
 
 
 class SampleList(Sequence[Sample]):
-    """The samples of a dataset of shards, each read when it is asked for, or those of a list."""
+    """The samples of a dataset of shards, each read when it is asked for, or those of a list, as the networks take them.
 
-    def __init__(self, samples: TrajSceneDataset | Sequence[Sample]) -> None:
-        self._samples = samples
+    Of each the middle, at most `largest`, in whole tokens: see `fitted_shape`.
+    """
+
+    def __init__(self, samples: TrajSceneDataset | Sequence[Sample], largest: Shape | None = None) -> None:
+        self._samples, self._largest = samples, largest
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -32,7 +33,7 @@ class SampleList(Sequence[Sample]):
     def __getitem__(self, i: int | slice) -> Sample | list[Sample]:
         if isinstance(i, slice):
             return [self[number] for number in range(*i.indices(len(self)))]
-        return self._samples[i]
+        return fit_sample(self._samples[i], self.shapes[i])
 
     @cached_property
     def ids(self) -> list[str]:
@@ -42,7 +43,10 @@ class SampleList(Sequence[Sample]):
 
     @cached_property
     def shapes(self) -> list[Shape]:
-        """Every sample's shape."""
+        """Every sample's shape, as it is given."""
+        return [fitted_shape(shape, self._largest) for shape in self._stored_shapes()]
+
+    def _stored_shapes(self) -> list[Shape]:
         if not isinstance(self._samples, TrajSceneDataset):
             return [_shape(sample.visibility.shape) for sample in self._samples]
         known = [_shape(row) for row in self._samples.shapes.tolist()]

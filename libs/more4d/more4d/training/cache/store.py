@@ -35,21 +35,24 @@ class LatentStore:
 
     def get(self, key: str) -> Entry | None:
         """The entry of `key`, None where there is none; a damaged one is removed, with a warning, and counts as none."""
-        file, note = self._file(key), self._note(key)
-        if not note.exists():
+        if not self._note(key).exists():
             return None
         try:
-            told = json.loads(note.read_text())
-            entry = Entry(file, told["sha256"], told["rows"])
-            whole = hash_file(file) == entry.sha256
+            entry = self.entry(key)
+            whole = hash_file(entry.file) == entry.sha256
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole:
-            log.warning("%s is damaged; what it held is computed again", file)
+            log.warning("%s is damaged; what it held is computed again", self._file(key))
             self._remove(key)
             return None
-        os.utime(note)
+        os.utime(self._note(key))
         return entry
+
+    def entry(self, key: str) -> Entry:
+        """The entry of a `key` that is known to be whole: from `get` or `put`, of this process or another."""
+        told = json.loads(self._note(key).read_text())
+        return Entry(self._file(key), told["sha256"], told["rows"])
 
     def put(self, key: str, tensors: Mapping[str, Tensor], rows: list[list[str]]) -> Entry:
         """Keep a file, wholly or not at all."""
