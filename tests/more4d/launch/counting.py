@@ -23,18 +23,18 @@ def main(folder: Path, steps: int, seconds: float, *, reduce: bool) -> int:
     add = _gloo() if reduce else (lambda value: value * ranks)
     file = folder / f"rank-{rank}.txt"
     done = int(add(_count(file)) / ranks)
-    print(f"rank {rank} of {ranks} begins at step {done}", flush=True)
+    _say(f"rank {rank} of {ranks} begins at step {done}")
     for step in range(done, steps):
         time.sleep(seconds)
         # All leave at the same step: one rank alone may have heard the signal yet.
         if add(len(asked)):
-            print(f"rank {rank} was asked to stop, and saved step {step}", flush=True)
+            _say(f"rank {rank} was asked to stop, and saved step {step}")
             return STOPPED
         if (folder / "crash").exists():
             return 3
         assert add(step) == step * ranks
         _append(file, f"{step}\n")
-    print(f"rank {rank} did all {steps} steps", flush=True)
+    _say(f"rank {rank} did all {steps} steps")
     return 0
 
 
@@ -50,6 +50,12 @@ def _gloo() -> Callable[[float], float]:
         return total.item()
 
     return add
+
+
+def _say(line: str) -> None:
+    # In one write: the lines of several ranks go to one file.
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _count(file: Path) -> int:

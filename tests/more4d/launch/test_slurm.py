@@ -83,16 +83,17 @@ def test_job_that_stops_too_often_is_not_queued_again(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("node", ["n1", "n2"], ids=["with the script", "without"])
 def test_job_that_loses_a_node_goes_on_when_there_are_two_again(
-    slurm: SlurmLauncher, cluster: Cluster, counting: Counting, tmp_path: Path
+    slurm: SlurmLauncher, cluster: Cluster, counting: Counting, tmp_path: Path, node: str
 ) -> None:
     receipt = slurm.submit(counting(60, 0.2, reduce=True, nodes=2, processes_per_node=1), "lossy")
     wait_until(_runs_at(tmp_path, 3), "the job counts", 120)
-    cluster.lose_node("n2")
+    cluster.lose_node(node)
     try:
         wait_until(lambda: slurm.status(receipt).state is State.REQUEUED, "the job is queued again", 120)
     finally:
-        cluster.start_node("n2")
+        cluster.start_node(node)
     status = slurm.wait(receipt, 240)
     assert (status.state, status.restarts > 0) == (State.COMPLETED, True), receipt.log.read_text()
     # A rank killed between two saves does not share a step with the other: none is missing.

@@ -19,6 +19,9 @@ from more4d.launch.slurm import SlurmLauncher
 JOBS = Path(".cache/jobs")
 """Where jobs keep their folders, below the workspace."""
 
+STAGES = "more4d.stages"
+"""The module whose command line runs a stage; the layer above this one."""
+
 FAILED = 1
 
 
@@ -64,7 +67,7 @@ def train(
     file = _freeze_parameters(params or root / "params.yaml", stage, values or [], root / JOBS)
     job = Job(
         name=stage,
-        command=("python", "-m", "more4d.stages", stage, "--root", str(root), "--params", str(file)),
+        command=("python", "-m", STAGES, stage, "--root", str(root), "--params", str(file)),
         cwd=root,
         folder=root / JOBS,
         nodes=nodes,
@@ -105,9 +108,8 @@ def submit_or_find(launcher: Launcher, job: Job) -> Receipt:
 
 
 def _show(launcher: Launcher, receipt: Receipt) -> None:
-    lines = launcher.follow(receipt)
     try:
-        for line in lines:
+        for line in launcher.follow(receipt):
             typer.echo(line)
     except KeyboardInterrupt:
         if receipt.launcher == "slurm":

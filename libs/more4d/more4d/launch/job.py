@@ -9,9 +9,9 @@ import re
 import string
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from more4d.settings import Section
 
@@ -69,12 +69,19 @@ def _like(pattern: re.Pattern[str], example: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _check_quoted(value: Any) -> Any:
+    # To YAML, 24:00:00 without quotes is the number 86400.
+    if isinstance(value, int):
+        raise ValueError(f'{value} is a number; write it in quotes, as "24:00:00"')
+    return value
+
+
 Name = Annotated[str, AfterValidator(check_name)]
 PlainPath = Annotated[Path, AfterValidator(check_path)]
 Option = Annotated[str, AfterValidator(check_option)]
 Environment = Annotated[dict[str, str], AfterValidator(check_environment)]
 Memory = Annotated[str, _like(_MEMORY, "64G")]
-TimeLimit = Annotated[str, _like(_TIME, "90 (minutes), 12:00:00 or 2-12:00:00")]
+TimeLimit = Annotated[str, BeforeValidator(_check_quoted), _like(_TIME, "90 (minutes), 12:00:00 or 2-12:00:00")]
 
 
 class Job(Section):

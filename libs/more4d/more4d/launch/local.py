@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,11 +60,12 @@ class LocalLauncher(Launcher):
         if keeper is None:
             return
         mark_cancelled(receipt.folder)
-        _send(keeper, signal.SIGTERM)
         # Not a daemon: a caller that ends at once still lets the grace pass and the kill come.
-        threading.Thread(target=self._kill_after_grace, args=(keeper,)).start()
+        threading.Thread(target=self._end, args=(keeper,)).start()
 
-    def _kill_after_grace(self, keeper: psutil.Process) -> None:
+    def _end(self, keeper: psutil.Process) -> None:
+        while not _send(keeper, signal.SIGTERM) and keeper.is_running():
+            time.sleep(0.05)  # a keeper that has not started the program yet
         try:
             keeper.wait(self.grace_seconds)
         except psutil.TimeoutExpired:
@@ -115,14 +117,13 @@ def _keeper(receipt: Receipt) -> psutil.Process | None:
     return process if alive else None
 
 
-def _send(keeper: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal to every process of the job but the keeper, as Slurm does."""
+def _send(keeper: psutil.Process, number: signal.Signals) -> int:
+    """Send a signal to every process of the job but the keeper, as Slurm does; returns how many there were."""
     try:
         processes = keeper.children(recursive=True)
     except psutil.NoSuchProcess:
-        return
+        return 0
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
+    return len(processes)

@@ -11,6 +11,7 @@ from more4d.launch.job import STOPPED, Job, check_name, check_path
 from more4d.launch.site import Site
 
 PROBE_SECONDS = 90
+LEAVE_SECONDS = 60
 
 
 def tag(folder: Path) -> str:
@@ -42,6 +43,7 @@ def render(job: Job, key: str, site: Site) -> str:
         max_requeues=job.max_requeues,
         stopped=STOPPED,
         probe_seconds=PROBE_SECONDS,
+        leave_seconds=LEAVE_SECONDS,
     )
 
 
