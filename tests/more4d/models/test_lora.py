@@ -4,17 +4,19 @@ from typing import Any
 
 import pytest
 import torch
+from more4d.models.conversion import CheckpointError
 from more4d.models.lora import (
     LoRASettings,
     LowRank,
     adapter_changes,
+    adapter_of,
     add_adapter,
     kohya_names,
     load_adapter,
     merge,
-    plain_state,
     read_lora,
     unmerge,
+    without_adapter,
     write_lora,
 )
 from more4d.models.strag import STraGTransformer
@@ -149,12 +151,24 @@ def test_a_missing_module_is_refused_naming_those_that_are_there(setting: str) -
         add_adapter(network, LoRASettings(targets=("to_q",), also=("to_q",)))
 
 
-def test_without_its_adapter_a_networks_state_is_the_base_again() -> None:
-    network, base = vism(), vism()
-    load_adapter(network, changes(network))
-    state = plain_state(network)
-    assert state.keys() == base.state_dict().keys()
-    assert all(torch.equal(value, base.state_dict()[key]) for key, value in state.items())
+def test_a_state_dict_gives_the_network_without_its_adapter_and_the_merged_one() -> None:
+    network = vism()
+    base = {key: value.clone() for key, value in network.state_dict().items()}
+    add_adapter(network, LoRASettings(rank=3, alpha=6))
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    weights, lora = network.state_dict(), adapter_of(network.state_dict(), 6.0)
+    assert {name: low.alpha for name, low in lora.items()} == {
+        n: low.alpha for n, low in adapter_changes(network).items()
+    }
+    plain = without_adapter(weights)
+    assert plain.keys() == base.keys() and all(torch.equal(value, base[key]) for key, value in plain.items())
+    merged = vism()
+    merged.load_state_dict(without_adapter(weights, lora, 1.0))
+    torch.testing.assert_close(output(merged), output(network), rtol=1e-4, atol=1e-4)
+    with pytest.raises(CheckpointError, match="no adapter 'default'"):
+        adapter_of(base, 6.0)
 
 
 def test_peft_with_its_scale_equals_the_merged_network() -> None:

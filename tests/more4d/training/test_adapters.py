@@ -1,16 +1,22 @@
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from more4d.models.bundle import Models, build_strag, load_exactly
 from more4d.models.lora import LoRASettings, merge, read_lora
+from more4d.models.strag import STraGTransformer
+from more4d.training import loop
 from more4d.training.adapters import make_trainable, write_trained
 from more4d.training.draws import Draws
 from more4d.training.flow import FlowSettings
 from more4d.training.latents import cached_conditions
+from more4d.training.settings import TrainSettings
 from more4d.training.strag import STraGObjective
+from safetensors.torch import save_file
 from torch import Tensor
 
+SETTINGS = TrainSettings(steps=5, batch_size=2, learning_rate=1e-2, warmup_steps=1, log_every=1, checkpoint_every=5)
 LORA = LoRASettings(rank=2, alpha=4, also=("motion1", "motion2", "motion_adapter"))
 
 
@@ -72,39 +78,30 @@ def test_a_new_adapter_is_the_seeds_and_leaves_the_global_generator_alone(models
 
 
 @torch.no_grad()
-def predicted(objective: STraGObjective) -> dict[str, Tensor]:
-    """The losses of one step."""
-    return objective.loss(objective.batch(torch.arange(2)), Draws(1, 0, range(2)))
+def loss_of(objective: STraGObjective) -> float:
+    """The loss of one step."""
+    return float(objective.loss(objective.batch(torch.arange(2)), Draws(1, 0, range(2)))["loss"])
 
 
-def test_what_is_written_is_what_was_trained(models: Models, tmp_path: Path) -> None:
-    objective = objective_of(models, LORA)
-    base = {key: value.clone() for key, value in build_strag_of(models).state_dict().items()}
-    train(objective, 5)
-    trained = predicted(objective)
-    write_trained(objective.transformer, objective.module.state_dict(), tmp_path / "strag.safetensors", LORA)  # type: ignore[arg-type]
+@pytest.mark.parametrize("lora", [LORA, None])
+def test_what_is_written_is_what_was_trained(models: Models, tmp_path: Path, lora: LoRASettings | None) -> None:
+    objective = objective_of(models, lora)
+    strag = cast(STraGTransformer, objective.module)
+    base = {key: value.clone() for key, value in objective_of(models, None).module.state_dict().items()}
+    save_file(base, tmp_path / "base.safetensors")
+    result = loop.train(objective, SETTINGS, seed=0, work=tmp_path / "work")
+    write_trained(strag, result, tmp_path / "strag.safetensors", lora, base=tmp_path / "base.safetensors")
+    result.load_into(strag)
     merged = objective_of(models, None)
     load_exactly(merged.module, tmp_path / "strag.safetensors")
-    assert float(predicted(merged)["loss"]) == pytest.approx(float(trained["loss"]), rel=1e-4)
-    adapter = read_lora(tmp_path / "strag_lora.safetensors", merged.module)  # type: ignore[arg-type]
-    merge(merged.module, adapter, -LORA.merge_weight)  # type: ignore[arg-type]
-    for key, value in merged.module.state_dict().items():
-        assert "motion" in key or torch.allclose(value, base[key], atol=1e-5)
-
-
-def build_strag_of(models: Models) -> torch.nn.Module:
-    """The random STraG that trainings here start from."""
-    torch.manual_seed(0)
-    return build_strag(models.config)
-
-
-def test_a_whole_training_writes_the_network_alone(models: Models, tmp_path: Path) -> None:
-    objective = objective_of(models, None)
-    weights = {key: value + 1 for key, value in objective.module.state_dict().items()}
-    write_trained(objective.transformer, weights, tmp_path / "strag.safetensors", None)  # type: ignore[arg-type]
-    assert [file.name for file in tmp_path.iterdir()] == ["strag.safetensors"]
-    load_exactly(objective.module, tmp_path / "strag.safetensors")
-    assert all(torch.equal(value, weights[key]) for key, value in objective.module.state_dict().items())
+    assert loss_of(merged) == pytest.approx(loss_of(objective), rel=1e-4)
+    adapter = tmp_path / "strag_lora.safetensors"
+    assert adapter.is_file() == (lora is not None)
+    if lora is not None:
+        network = cast(STraGTransformer, merged.module)
+        merge(network, read_lora(adapter, network), -lora.merge_weight)
+        for key, value in network.state_dict().items():
+            assert "motion" in key or torch.allclose(value, base[key], atol=1e-5)
 
 
 def test_a_missing_module_is_refused_before_anything_is_frozen(models: Models) -> None:

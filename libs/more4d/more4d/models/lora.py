@@ -208,11 +208,26 @@ def adapter_changes(network: WanTransformer3DModel, *, name: str = "default") ->
     return changes
 
 
+def adapter_of(weights: Mapping[str, Tensor], alpha: float, *, name: str = "default") -> dict[str, LowRank]:
+    """The changes in the state dict of a network with an adapter. Raises CheckpointError when there is none of that name."""
+    end = f".lora_A.{name}.weight"
+    layers = [key.removesuffix(end) for key in weights if key.endswith(end)]
+    if not layers:
+        raise CheckpointError(f"the weights hold no adapter {name!r}")
+    return {layer: LowRank(weights[layer + end], weights[f"{layer}.lora_B.{name}.weight"], alpha) for layer in layers}
+
+
 @torch.no_grad()
-def plain_state(network: WanTransformer3DModel) -> dict[str, Tensor]:
-    """The network's state dict as it would be without adapters; nothing of them is merged in."""
-    own = {key: value for key, value in network.state_dict().items() if not {"lora_A", "lora_B"} & set(key.split("."))}
-    return {key.replace(".base_layer.", "."): value for key, value in own.items()}
+def without_adapter(
+    weights: Mapping[str, Tensor], lora: LoRA | None = None, weight: float = PUBLISHED_WEIGHT
+) -> dict[str, Tensor]:
+    """The state dict of the network itself from that of a network with adapters, `weight` times `lora` added to it."""
+    own = {key: value for key, value in weights.items() if not {"lora_A", "lora_B"} & set(key.split("."))}
+    plain = {key.replace(".base_layer.", "."): value for key, value in own.items()}
+    for name, low in (lora or {}).items():
+        before = plain[f"{name}.weight"]
+        plain[f"{name}.weight"] = low.change(before).mul_(weight).add_(before).to(before.dtype)
+    return plain
 
 
 def _linears(network: WanTransformer3DModel) -> dict[str, nn.Linear]:

@@ -1,14 +1,15 @@
 """Training a transformer whole or by low-rank adapters (LoRA), and what is written when it is over."""
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
-from more4d.models.lora import LoRASettings, adapter_changes, add_adapter, merge, plain_state, write_lora
+from more4d.models.bundle import require_same_tensors
+from more4d.models.lora import LoRASettings, adapter_of, add_adapter, without_adapter, write_lora
+from more4d.training.result import TrainResult
 
 
 def make_trainable(network: WanTransformer3DModel, lora: LoRASettings | None, *, seed: int) -> None:
@@ -26,21 +27,21 @@ def make_trainable(network: WanTransformer3DModel, lora: LoRASettings | None, *,
 
 
 def write_trained(
-    network: WanTransformer3DModel,
-    weights: Mapping[str, Tensor],
-    file: Path,
-    lora: LoRASettings | None,
-    *,
-    dtype: torch.dtype = torch.float32,
+    network: WanTransformer3DModel, result: TrainResult, file: Path, lora: LoRASettings | None, *, base: Path
 ) -> None:
-    """Write the network that `weights` (a state dict of `network`) are: to `file`, for whatever generates with it.
+    """Write the trained network to `file`, for whatever generates with it; what was not trained is taken from `base`.
 
     With `lora` the adapter is merged in; alone, under kohya's names, it lies beside: `<file's stem>_lora.safetensors`.
-    The network ends as it was written.
+    Of `network` only the shape is read: its weights may be cut among ranks. Tensors are written in float32.
     """
-    network.load_state_dict(dict(weights))
-    if lora is not None:
-        changes = adapter_changes(network)
-        write_lora(changes, file.with_name(f"{file.stem}_lora.safetensors"), network, dtype=dtype)
-        merge(network, changes, lora.merge_weight)
-    save_file({key: value.detach().to("cpu", dtype).contiguous() for key, value in plain_state(network).items()}, file)
+    if lora is None:
+        result.export(file, base=base)
+        return
+    changes = adapter_of(result.ema, lora.alpha)
+    with torch.device("meta"):
+        plain = cast(WanTransformer3DModel, type(network).from_config(network.config))
+    write_lora(changes, file.with_name(f"{file.stem}_lora.safetensors"), plain, dtype=torch.float32)
+    whole = load_file(base) | without_adapter(result.ema)
+    merged = without_adapter({key: value.float() for key, value in whole.items()}, changes, lora.merge_weight)
+    require_same_tensors(plain, {key: tuple(v.shape) for key, v in merged.items()}, plain.state_dict(), base)
+    save_file({key: value.contiguous() for key, value in merged.items()}, file)
