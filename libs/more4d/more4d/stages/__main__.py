@@ -10,9 +10,11 @@ import typer
 import yaml
 from pydantic import ValidationError
 
+from more4d.launch import STOPPED
 from more4d.settings import Section
 from more4d.stages.base import MissingInputError, VideoSpec, run_stage
 from more4d.stages.registry import get_stage
+from more4d.training.stopping import TrainingStopped
 
 USAGE_ERROR = 2
 
@@ -85,6 +87,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (typer.TyperException, MissingInputError, ParametersError) as error:
         typer.echo(f"more4d.stages: {' '.join(str(error).split())}", err=True)
         sys.exit(USAGE_ERROR)
+    except TrainingStopped as error:
+        # Nothing went wrong: whoever started this may start it again.
+        typer.echo(f"more4d.stages: {error}", err=True)
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from more4d.data.atomic import sync
 from more4d.data.hashing import hash_file
 from more4d.settings import Section
+from more4d.training.distributed.world import World, join_world, launched_ranks
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,13 @@ class Context(Generic[P]):
     """The workspace, which paths in params.yaml are taken from."""
     spent: list[Path] = field(default_factory=list)
     """Other folders that the stage wants removed, with `work`, once its outputs are in place."""
+    world: World = field(default_factory=lambda: join_world("cpu"))
+    """The ranks that run the stage together. The main one writes what is written once, and its metrics count."""
+
+    @property
+    def logs(self) -> Path:
+        """Where trackers write what this run measures: no output, as it tells of the machine."""
+        return self.root / "results" / "tracking" / self.work.name.rsplit("-", 1)[0]
 
 
 class Stage(ABC, Generic[P]):
@@ -69,6 +77,8 @@ class Stage(ABC, Generic[P]):
 
     name: ClassVar[str]
     section: ClassVar[type[Section]]
+    together: ClassVar[bool] = False
+    """Whether several ranks can run the stage, each calling `run` with the same context."""
     inputs: ClassVar[dict[str, str]] = {}
     outputs: ClassVar[dict[str, str]]
 
@@ -96,8 +106,12 @@ def run_stage(stage: Stage, *, params: Section, video: VideoSpec, seed: int, wor
     Waits while another process runs the same stage there. Raises MissingInputError when an input is absent; whatever
     `run` raises passes through.
     """
-    with _alone(stage.name, root):
-        return _run(stage, params=params, video=video, seed=seed, workers=workers, root=root)
+    _, ranks = launched_ranks()
+    if ranks > 1 and not stage.together:
+        raise ValueError(f"stage {stage.name} runs in one process, not in {ranks}: start it without torchrun")
+    world = join_world("auto") if ranks > 1 else join_world("cpu")
+    with _alone(stage.name, root) if world.main else nullcontext():
+        return _run(stage, world, params=params, video=video, seed=seed, workers=workers, root=root)
 
 
 @contextmanager
@@ -115,26 +129,41 @@ def _alone(name: str, root: Path) -> Iterator[None]:
         yield
 
 
-def _run(stage: Stage, *, params: Section, video: VideoSpec, seed: int, workers: int, root: Path) -> StageResult:
+def _run(
+    stage: Stage, world: World, *, params: Section, video: VideoSpec, seed: int, workers: int, root: Path
+) -> StageResult:
     started = time.monotonic()
     inputs = {key: root / path for key, path in stage.inputs.items()}
     finals = {key: root / path for key, path in stage.outputs.items()}
-    for path in (*inputs.values(), *finals.values()):
-        _recover(path)
-    _require(stage, inputs)
-    staging = {key: _staging(final) for key, final in finals.items()}
-    work = _work_folder(stage, params, video, seed, inputs, root)
-    context = Context(params, video, seed, workers, inputs, staging, work, root)
+    staging = {key: _partial(final) for key, final in finals.items()}
+    work = ""
+    if world.main:
+        for path in (*inputs.values(), *finals.values()):
+            _recover(path)
+        _require(stage, inputs)
+        for key, final in finals.items():
+            _clear(staging[key], final)
+        work = str(_work_folder(stage, params, video, seed, inputs, root))
+    folder = Path(world.gather(work)[0])
+    context = Context(params, video, seed, workers, inputs, staging, folder, root, world=world)
     metrics = stage.run(context)
+    result = StageResult(stage.name, metrics, finals, time.monotonic() - started)
+    # No rank reads a checkpoint of the work folder any more.
+    world.barrier()
+    if world.main:
+        _finish(result, staging, (folder, *context.spent), root)
+    return result
+
+
+def _finish(result: StageResult, staging: Mapping[str, Path], spent: Iterable[Path], root: Path) -> None:
+    """Put the outputs in place, remove what is spent, write the records."""
     for path in staging.values():
         _settle(path)
-    for key, final in finals.items():
+    for key, final in result.outputs.items():
         _swap(staging[key], final)
-    for folder in (work, *context.spent):
+    for folder in spent:
         shutil.rmtree(folder, ignore_errors=True)
-    result = StageResult(stage.name, metrics, finals, time.monotonic() - started)
     _write_records(result, root)
-    return result
 
 
 def _require(stage: Stage, inputs: Mapping[str, Path]) -> None:
@@ -163,16 +192,18 @@ def _settle(staging: Path) -> None:
         sync(path)
 
 
-def _staging(final: Path) -> Path:
-    """A fresh temporary sibling of `final`; files get none made, folders are made empty."""
-    staging = final.with_name(f".{final.name}.partial")
+def _partial(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
+
+
+def _clear(staging: Path, final: Path) -> None:
+    """Make a temporary sibling of `final` fresh; files get none made, folders are made empty."""
     if staging.is_dir():
         shutil.rmtree(staging)
     staging.unlink(missing_ok=True)
     final.parent.mkdir(parents=True, exist_ok=True)
     if not final.suffix:
         staging.mkdir()
-    return staging
 
 
 def _swap(staging: Path, final: Path) -> None:

@@ -40,7 +40,7 @@ class BaseDepth(Stage[BaseDepthParams]):
         samples = DepthSamples(scenes.videos[:, 0], scenes.depths, scenes.intrinsics)
         objective = DepthObjective(samples, TINY.depth, context.seed)
         result = train(objective, params.train, seed=context.seed, work=context.work)
-        objective.network.load_state_dict(result.ema)
+        result.load_into(objective.network)
         fox_file = context.inputs["fox"] / FOX_FILE.name
         held_out = render_first_frames(held_out_seeds(context.seed, params.held_out), context.video, fox_file)
         metrics = result.write(context.outputs["history"]) | measure_depth(objective.network, held_out)

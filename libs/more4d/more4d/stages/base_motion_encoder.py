@@ -43,7 +43,7 @@ class BaseMotionEncoder(Stage[BaseMotionEncoderParams]):
         scenes = BaseScenes(context.inputs["scenes"])
         objective = MotionEncoderObjective(scenes.videos, TINY.motion_encoder, context.seed)
         result = train(objective, params.train, seed=context.seed, work=context.work)
-        objective.network.load_state_dict(result.ema)
+        result.load_into(objective.network)
         fox_file = context.inputs["fox"] / FOX_FILE.name
         held_out = render_clips(held_out_seeds(context.seed, params.held_out), context.video, fox_file)
         metrics = result.write(context.outputs["history"])

@@ -57,7 +57,7 @@ class BaseSTraG(Stage[BaseSTraGParams]):
         source = STraGScenes(scenes, vae, text, features, TINY.generation.depth_encoding)
         objective = STraGObjective(module, strag, vae, source, text_and_image(text, image_encoder), params.flow)
         result = train(objective, params.train, seed=context.seed, work=context.work)
-        module.load_state_dict(result.ema)
+        result.load_into(module)
         for name, network in module.items():
             save_network(network, context.outputs["strag"] / f"{name}.safetensors")
         (context.outputs["strag"] / "tokenizer.json").write_text(tokenizer)

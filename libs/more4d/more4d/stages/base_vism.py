@@ -57,7 +57,7 @@ class BaseViSM(Stage[BaseViSMParams]):
         vism = build_vism(TINY)
         objective = ViSMObjective(vism, vism, vae, ViewPairs(pairs, vae), cached_conditions, params.flow)
         result = train(objective, params.train, seed=context.seed, work=context.work)
-        vism.load_state_dict(result.ema)
+        result.load_into(vism)
         save_network(vism, context.outputs["vism"] / "vism.safetensors")
         return result.write(context.outputs["history"])
 

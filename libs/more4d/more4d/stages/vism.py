@@ -1,12 +1,16 @@
 """Trains 4D-ViSM on renders of TrajScene from original and novel cameras (paper section 4.3)."""
 
-from more4d.models.bundle import Models, save_network
+from more4d.models.bundle import Models
+from more4d.models.lora import LoRASettings
+from more4d.models.work import training_flops
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.training.adapters import make_trainable, write_trained
 from more4d.training.cache.sources import SourceSettings, vism_source
 from more4d.training.flow import FlowSettings, empty_text, require_prediction
 from more4d.training.latents import cached_conditions
-from more4d.training.loop import TrainSettings, train
+from more4d.training.loop import Place, train
+from more4d.training.settings import TrainSettings
 from more4d.training.vism import ViSMObjective
 
 
@@ -16,12 +20,15 @@ class ViSMParams(Section):
     flow: FlowSettings
     train: TrainSettings
     source: SourceSettings = SourceSettings()
+    lora: LoRASettings | None = None
+    """An adapter to train in place of all weights; it is written too, and merged into the network that is."""
 
 
 class ViSMStage(Stage[ViSMParams]):
     """Latents to a ViSM transformer."""
 
     name = "vism"
+    together = True
     section = ViSMParams
     inputs = {"latents": "datasets/latents", "vae": "models/motion_vae", "base": "models/tiny-base"}
     outputs = {"vism": "models/vism", "history": "results/plots/vism.csv"}
@@ -32,16 +39,21 @@ class ViSMStage(Stage[ViSMParams]):
         vae = context.inputs["vae"] / "vae.safetensors"
         models = Models.load(context.inputs["base"], overrides={"vae": vae})
         require_prediction(params.flow, models.config.generation.prediction)
-        vism = models.vism.requires_grad_(True)
+        vism = models.vism
+        make_trainable(vism, params.lora, seed=context.seed)
+        flops = training_flops(models.config, "views", lora=params.lora is not None).flops
         folder, decoded = context.inputs["latents"], params.flow.decoded_weight > 0
         posterior = params.flow.sample_posterior
         source = vism_source(params.source, folder, models, root=context.root, decoded=decoded, posterior=posterior)
         arguments = vism, vism, models.view_vae, source, cached_conditions, params.flow
-        objective = ViSMObjective(*arguments, empty_text=empty_text(models))
-        result = train(objective, params.train, seed=context.seed, work=context.work)
-        vism.load_state_dict(result.ema)
-        save_network(vism, context.outputs["vism"] / "vism.safetensors")
-        return result.write(context.outputs["history"])
+        objective = ViSMObjective(*arguments, empty_text=empty_text(models), flops=flops)
+        place = Place(context.work, logs=context.logs, root=context.root)
+        result = train(objective, params.train, seed=context.seed, work=context.work, place=place)
+        if context.world.main:
+            file = context.outputs["vism"] / "vism.safetensors"
+            write_trained(vism, result, file, params.lora, base=models.files["vism"])
+            result.write(context.outputs["history"])
+        return result.metrics()
 
 
 STAGE = ViSMStage()

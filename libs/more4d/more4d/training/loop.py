@@ -20,6 +20,7 @@ from more4d.training.average import Average
 from more4d.training.batches import Batches, Part
 from more4d.training.checkpoints import CheckpointStore, require_same_model
 from more4d.training.distributed.choose import build_strategy
+from more4d.training.distributed.strategy import tensors_of
 from more4d.training.distributed.world import World, join_world
 from more4d.training.draws import Draws
 from more4d.training.generators import generator_pieces, load_generators, seeded
@@ -73,7 +74,7 @@ class Training:
     def __init__(self, objective: Objective, settings: TrainSettings, seed: int, world: World, place: Place) -> None:
         self.objective, self.settings, self.seed, self.world, self.place = objective, settings, seed, world, place
         # Before the strategy cuts them.
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in objective.module.state_dict().items()}
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(objective.module)}
         self.strategy = build_strategy(objective, settings, world, place.root)
         self.average = Average(self.strategy) if settings.ema_decay else None
         self.peaks = learning_rates(self.strategy.optimizers)

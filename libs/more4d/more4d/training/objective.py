@@ -15,6 +15,8 @@ class Objective(ABC):
     """Everything that is trained and saved. What wraps it (DDP, FSDP) is the loop's business; `loss` calls its parts."""
     size: int
     """Number of samples."""
+    frozen: Sequence[nn.Module] = ()
+    """Networks that the loss or the validation runs and nothing trains: the loop moves them to the device."""
 
     @property
     def ids(self) -> Sequence[str]:

@@ -132,7 +132,7 @@ def train_or_keep(
     before = {key: value.detach().clone() for key, value in objective.module.state_dict().items()}
     start = codec_error(objective.vae, held_out)
     result = train(objective, settings, seed=seed, work=work)
-    objective.module.load_state_dict(result.ema)
+    result.load_into(objective.module)
     trained = codec_error(objective.vae, held_out)
     if trained >= start:
         objective.module.load_state_dict(before)

@@ -36,7 +36,8 @@ def build_strategy(objective: Objective, settings: TrainSettings, world: World, 
     """
     name = chosen_strategy(settings, world.ranks)
     _prepare_blocks(objective.module, settings)
-    objective.module.to(world.device)
+    for network in (objective.module, *objective.frozen):
+        network.to(world.device)
     if name == "fsdp2":
         roots = shard(objective.module, world, settings.precision)
         return FullySharded(world, objective, _optimizers(objective, settings), roots, settings.precision)

@@ -113,8 +113,13 @@ def load_held(state: Iterator[Held], read: Read) -> None:
 
 
 def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The module's state dict by name; a tensor that goes by two names comes under both."""
-    yield from module.state_dict(keep_vars=True).items()
+    """What of a module's state dict training can change: trained parameters and buffers, by name.
+
+    What is frozen stays as its own file has it: under LoRA that is nearly everything.
+    """
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if tensor.requires_grad or not isinstance(tensor, nn.Parameter):
+            yield name, tensor
 
 
 class LossModule(nn.Module):

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import InitProcessGroupKwargs
 from torch import distributed
 
 
@@ -66,9 +65,9 @@ def join_world(device: str = "cpu", *, timeout_s: float = 1800.0) -> World:
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} is not there: torch finds no GPU; set the device to cpu")
     if ranks > 1 and not distributed.is_initialized():
-        patience = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))
-        backend = "nccl" if kind.startswith("cuda") else "gloo"
-        distributed.init_process_group(backend, timeout=patience.timeout)
+        # gloo beside NCCL: what is agreed on before and after a training does not need a GPU.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     if kind == "cuda":
         torch.cuda.set_device(PartialState().local_process_index)
         kind = f"cuda:{torch.cuda.current_device()}"
