@@ -5,6 +5,7 @@ import torch
 from more4d.models.conversion import CheckpointError
 from more4d.training.checkpoints import Checkpoint, CheckpointSettings, CheckpointStore, Ranks
 from more4d.training.checkpoints.index import Index, StoredFile, StoredTensor, write_index
+from safetensors.torch import load_file, save_file
 
 from tests.more4d.training.checkpoints.groups import cut, example, read_whole, same, together
 
@@ -60,6 +61,13 @@ def test_a_file_with_other_tensors_than_the_index_says_is_refused(checkpoint: Ch
     first, second = sorted(checkpoint.folder.glob("rank-*"))[:2]
     first.write_bytes(second.read_bytes())
     with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors does not hold the"):
+        read_whole(checkpoint)
+
+
+def test_a_file_with_tensors_of_another_type_or_length_is_refused(checkpoint: Checkpoint) -> None:
+    for file in checkpoint.folder.glob("rank-*"):
+        save_file({key: value.repeat(2) for key, value in load_file(file).items()}, file)
+    with pytest.raises(CheckpointError, match=r"does not hold the \d+ numbers of ema/"):
         read_whole(checkpoint)
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,10 @@ def test_no_checkpoint_appears_before_every_rank_has_written_its_part(
     def act(ranks: Ranks) -> tuple[bool, bool]:
         store = CheckpointStore(tmp_path, BACKGROUND, ranks)
         store.save(1, cut(example(), 2)[ranks.rank], {})
+        if ranks.rank == 0:
+            assert store._saving is not None
+            wait([store._saving.part])
+        ranks.barrier()
         early = store.poll()
         assert not (tmp_path / "step-00000001").exists()
         ranks.barrier()
@@ -384,17 +389,17 @@ def script(name: str, *arguments: str) -> subprocess.Popen[str]:
 
 def told_by(running: subprocess.Popen[str]) -> dict[str, Any]:
     """What a script prints at its end."""
-    output, _ = running.communicate(timeout=500)
+    output, _ = running.communicate(timeout=1700)
     assert running.returncode == 0
     return json.loads(output.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What hundreds of killed processes left; in memory where that is possible, which is faster."""
+@pytest.fixture(scope="module", params=[9, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What killed processes left, one a file operation of nine, or of all; in memory where there is a folder in memory."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path_factory.mktemp("killed")) as folder:
-        return told_by(script("killed", folder))
+        return told_by(script("killed", folder, str(request.param)))
 
 
 @pytest.fixture(scope="module")
@@ -405,12 +410,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
     return folder, [told_by(each) for each in running]
 
 
-@pytest.mark.parametrize("mode", ["waiting", "background", "random"])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mode", ["waiting", "background", "first of two", "second of two", "random"])
 def test_killed_at_any_moment_a_whole_checkpoint_remains_and_the_rerun_cleans_up(
     mode: str, killed: dict[str, Any]
 ) -> None:
     told = killed[mode]
-    assert told["kills"] >= 25 and told["wrong"] == []
+    assert told["kills"] >= 5 and told["wrong"] == []
     # Kills met every stretch: before the first checkpoint is whole, and after each of them.
     assert mode == "random" or (set(told["found"]) == {0, 1, 2, 3} and told["found"] == sorted(told["found"]))
 
