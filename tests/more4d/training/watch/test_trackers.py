@@ -99,6 +99,15 @@ def test_numbers_that_are_none_are_logged_too(tmp_path: Path) -> None:
     assert math.isnan(cut(tmp_path / "dvclive", 1)["error"])
 
 
+def test_dvclive_leaves_the_repository_that_it_runs_in_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One without a commit, in which DVCLive by itself fails, having made a .dvc.
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "logs", range(10, 40, 10), names=("dvclive",))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".git", "logs"]
+    assert [step for step, _ in rows(tmp_path / "logs", "train/loss")] == [10, 20, 30]
+
+
 def test_dvc_plots_shows_what_dvclive_wrote(tmp_path: Path) -> None:
     write(tmp_path / "logs", range(10, 40, 10), names=("dvclive",))
     dvc = [sys.executable, "-m", "dvc"]

@@ -47,11 +47,22 @@ def open_dvclive(folder: Path, step: int, options: dict[str, Any]) -> FolderTrac
     latest = cut(folder, step)
     # It adds neither an experiment nor a dvc.yaml: the lineage's own says what is plotted.
     fixed = {"dir": str(folder), "resume": True, "save_dvc_exp": False, "dvcyaml": None, "report": None}
-    tracker = FolderTracker(**(fixed | options))
+    tracker = FolderTracker(live=_files_only(**(fixed | options)))
     tracker.start()
     for name, value in latest.items():
         tracker.live.log_metric(name, value, plot=False)
     return tracker
+
+
+def _files_only(**options: Any) -> Any:
+    """DVCLive that asks no repository: it would make one of DVC in any Git repository, and fails in one without a commit."""
+    from dvclive.live import Live
+
+    class FilesOnly(Live):
+        def _init_dvc(self) -> None:
+            self._dvc_file = self._init_dvc_file()
+
+    return FilesOnly(**options)
 
 
 def cut(folder: Path, step: int) -> dict[str, float]:

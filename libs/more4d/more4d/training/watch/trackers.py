@@ -1,9 +1,8 @@
 """Logs of a training through accelerate's trackers: TensorBoard, DVCLive, and whatever else accelerate knows by name.
 
-A tracker's library is imported when the tracker is asked for, by accelerate: this library knows none of them, DVC's included.
-(DVCLive itself looks for a DVC repository, and makes one in a Git repository that is none.) A run that goes on writes to the
-logs of the stopped one; what these held of later steps is cut, so that no step is there twice. For `dvc plots show`, name
-DVCLive's folder in dvc.yaml (X is the run's folder of logs):
+A tracker's library is imported when the tracker is asked for. DVCLive is used for its files alone: this library knows no
+repository of DVC. A run that goes on writes to the logs of the stopped one; what these held of later steps is cut, so that no
+step is there twice. For `dvc plots show`, name DVCLive's folder in dvc.yaml (X is the run's folder of logs):
 
     plots:
       - X/dvclive/plots/metrics:
