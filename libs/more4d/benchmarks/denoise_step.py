@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor, WanTransformer3DModel
 from more4d.models.blocks import gated_residual
 from more4d.models.motion_encoder import OMNIMAE_VITB, MotionEncoder
 from more4d.models.strag import STraGBlock, STraGTransformer
@@ -100,6 +100,7 @@ def make_networks(dtype: torch.dtype) -> tuple[STraGTransformer, STraGTransforme
     published.load_state_dict(ours.state_dict())
     for block in published.blocks:
         block.__class__ = PublishedBlock
+        block.attn1.set_processor(WanAttnProcessor())  # type: ignore[operator]
     added = dict(image_dim=IMAGE_DIM, added_kv_proj_dim=512, in_channels=64, out_channels=16)
     twin = WanTransformer3DModel(**SHAPE, **added)  # type: ignore[arg-type]
     twin.load_state_dict({k: v for k, v in ours.state_dict().items() if k in twin.state_dict()})

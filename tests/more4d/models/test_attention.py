@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
-from more4d.models.attention import TextAndImageAttention, require_image_tokens
+from more4d.models.attention import SelfAttention, TextAndImageAttention, require_image_tokens, rotate
 
 IMAGE_TOKENS = 5
 
@@ -41,6 +41,40 @@ def test_a_short_text_is_told_from_the_image() -> None:
     together = run(attn, TextAndImageAttention(IMAGE_TOKENS), IMAGE_TOKENS + 8)
     assert together.shape == (2, 7, 24)
     assert not torch.allclose(together, run(attn, TextAndImageAttention(IMAGE_TOKENS - 1), IMAGE_TOKENS + 8), atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_attend_to_themselves_as_in_diffusers_with_the_same_gradients(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    attn = WanAttention(24, heads=2, dim_head=12).to(dtype)
+    tokens, angles = torch.randn(2, 7, 24, dtype=dtype), torch.randn(1, 7, 1, 6).repeat_interleave(2, dim=-1)
+    results = []
+    for processor in (SelfAttention(), WanAttnProcessor()):
+        attn.set_processor(processor)
+        given = tokens.clone().requires_grad_()
+        out = attn(given, None, None, (angles.cos(), angles.sin()))
+        assert out.dtype == dtype
+        results.append((out, *torch.autograd.grad(out.square().sum(), (given, *attn.parameters()))))
+    for ours, theirs in zip(*results, strict=True):
+        rtol, atol = (1e-5, 1e-6) if dtype == torch.float32 else (2**-6, 2**-7)
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_is_compiled_turns_pairs_as_what_is_not(dtype: torch.dtype) -> None:
+    torch.compiler.reset()
+    angles = torch.randn(1, 7, 1, 6).repeat_interleave(2, dim=-1)
+    x = torch.randn(2, 7, 3, 12, dtype=dtype)
+    compiled = torch.compile(rotate, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, angles.cos(), angles.sin()), rotate(x, angles.cos(), angles.sin()))
+
+
+def test_the_backend_that_was_chosen_is_used() -> None:
+    attn = attention(added=24)
+    for processor in (SelfAttention(), TextAndImageAttention(IMAGE_TOKENS)):
+        processor._attention_backend = "no such backend"  # type: ignore[assignment]
+        with pytest.raises((ValueError, KeyError)):
+            run(attn, processor, IMAGE_TOKENS + 4)
 
 
 def test_half_precision_in_is_half_precision_out() -> None:

@@ -16,7 +16,7 @@ from more4d_kernels import madanorm, modulated_norm
 from torch import Tensor, nn
 from torch.nn import functional
 
-from more4d.models.attention import TextAndImageAttention, require_image_tokens
+from more4d.models.attention import SelfAttention, TextAndImageAttention, require_image_tokens
 from more4d.models.blocks import ModulatedBlock, Norm
 
 Modulation = tuple[Tensor, Tensor]
@@ -167,6 +167,7 @@ class STraGTransformer(WanTransformer3DModel):
             for _ in range(num_layers)
         )
         for block in self.blocks:
+            block.attn1.set_processor(SelfAttention())  # type: ignore[operator]
             block.attn2.set_processor(TextAndImageAttention(image_tokens if image_dim is not None else 0))  # type: ignore[operator]
         self.motion_adapter = nn.Sequential(
             nn.Conv2d(motion_dim, motion_dim, 3, padding=1), nn.SiLU(), nn.Conv2d(motion_dim, motion_dim, 3, padding=1)

@@ -6,7 +6,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
-from more4d.models.attention import TextAndImageAttention, require_image_tokens
+from more4d.models.attention import SelfAttention, TextAndImageAttention, require_image_tokens
 from more4d.models.blocks import ModulatedBlock
 
 
@@ -58,6 +58,7 @@ class ViSMTransformer(WanTransformer3DModel):
             for _ in range(num_layers)
         )
         for block in self.blocks:
+            block.attn1.set_processor(SelfAttention())  # type: ignore[operator]
             block.attn2.set_processor(TextAndImageAttention(image_tokens if image_dim is not None else 0))  # type: ignore[operator]
 
     def forward(  # type: ignore[override]
