@@ -44,7 +44,10 @@ class STraGStage(Stage[STraGParams]):
         flops = training_flops(models.config, "trajectories", lora=params.lora is not None).flops
         folder, decoded = context.inputs["latents"], params.flow.decoded_weight > 0
         posterior = params.flow.sample_posterior
-        source = strag_source(params.source, folder, models, root=context.root, decoded=decoded, posterior=posterior)
+        size = context.video.frames, context.video.height, context.video.width
+        source = strag_source(
+            params.source, folder, models, root=context.root, largest=size, decoded=decoded, posterior=posterior
+        )
         arguments = strag, strag, models.vae, source, cached_conditions, params.flow
         reference, unguided = models.config.generation.reference, empty_text(models)
         objective = STraGObjective(*arguments, reference=reference, empty_text=unguided, flops=flops)

@@ -44,7 +44,10 @@ class ViSMStage(Stage[ViSMParams]):
         flops = training_flops(models.config, "views", lora=params.lora is not None).flops
         folder, decoded = context.inputs["latents"], params.flow.decoded_weight > 0
         posterior = params.flow.sample_posterior
-        source = vism_source(params.source, folder, models, root=context.root, decoded=decoded, posterior=posterior)
+        size = context.video.frames, context.video.height, context.video.width
+        source = vism_source(
+            params.source, folder, models, root=context.root, largest=size, decoded=decoded, posterior=posterior
+        )
         arguments = vism, vism, models.view_vae, source, cached_conditions, params.flow
         objective = ViSMObjective(*arguments, empty_text=empty_text(models), flops=flops)
         place = Place(context.work, logs=context.logs, root=context.root)
