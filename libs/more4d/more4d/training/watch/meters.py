@@ -40,9 +40,9 @@ class Meter:
     def read(self) -> dict[str, float]:
         """What was metered since the last reading; empty where no step was finished.
 
-        samples_per_second and tokens_per_second of all ranks together, seconds_per_step, data_wait_share in 0..1, mfu (this
-        is a share of all devices' peak), memory_bytes of this rank: the most that was allocated on its GPU since the
-        last reading, or the process's largest size on a CPU.
+        samples_per_second and tokens_per_second of all ranks together, seconds_per_step, data_wait_share in 0..1, mfu as a
+        share of all devices' peak, memory_bytes of this rank: the most allocated on its GPU since the last reading, on a
+        CPU the most that the process ever held.
         """
         if not self._steps:
             return {}
