@@ -70,5 +70,5 @@ def metres_per_unit(
     height, width = depth.shape
     if not isinstance(scale, str):
         return np.broadcast_to(np.array(scale, np.float32)[:, None, None], (3, height, width)).copy()
-    focal = motion_intrinsics(scale, torch.from_numpy(np.asarray(intrinsics)), (height, width)).numpy()
+    focal = motion_intrinsics(scale, torch.from_numpy(np.array(intrinsics)), (height, width)).numpy()
     return np.stack([depth * width / focal[0, 0], depth * height / focal[1, 1], depth]).astype(np.float32)
