@@ -87,10 +87,18 @@ class Cluster:
         options = [f"--{name}={self.folder / file}" for name, file in {**own, "seed-file": "munge.seed"}.items()]
         self._daemon("munged", "munged", "--force", "--foreground", *options)
         wait_until(lambda: (self.folder / "munge.sock").exists(), "munged listens")
-        self._daemon("slurmctld", "slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
+        self.start_controller()
         for node in self.nodes:
             self.start_node(node)
         wait_until(lambda: self.node_states() == {"n1": "idle", "n2": "idle"}, "both nodes are idle", 60)
+
+    def start_controller(self) -> None:
+        """Start the controller's daemon, which takes up the jobs that it had."""
+        self._daemon("slurmctld", "slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
+
+    def stop_controller(self) -> None:
+        """End the controller's daemon; jobs run on."""
+        _end(self._daemons.pop("slurmctld"), signal.SIGTERM)
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon."""
@@ -99,8 +107,7 @@ class Cluster:
     def lose_node(self, node: str) -> None:
         """Kill a node's daemon and everything that runs on it, as a loss of power does."""
         _end(self._daemons.pop(node), signal.SIGKILL)
-        for process in self._of_jobs(node):
-            _kill_tree(process)
+        self._kill_jobs(node)
 
     def node_states(self) -> dict[str, str]:
         """State of each node, as sinfo names it: idle, mixed, allocated, down."""
@@ -115,11 +122,17 @@ class Cluster:
     def stop(self) -> list[int]:
         """End it and all its jobs; the ports that are still open afterwards."""
         for node in self.nodes:
-            for process in self._of_jobs(node):
-                _kill_tree(process)
+            self._kill_jobs(node)
         for name in reversed(list(self._daemons)):
             _end(self._daemons.pop(name), signal.SIGTERM)
         return [port for port in self.ports.values() if _answers(port)]
+
+    def _kill_jobs(self, node: str) -> None:
+        found = list(self._of_jobs(node))
+        # Those that watch over the others first: none lives to report what became of the rest.
+        for process in sorted(found, key=lambda process: not process.name().startswith("slurmstepd")):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _of_jobs(self, node: str) -> Iterator[psutil.Process]:
         """What runs on a node: known by its environment, and the daemons above it, which hide theirs."""
@@ -198,13 +211,3 @@ def _end(daemon: subprocess.Popen[bytes], number: signal.Signals) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
-
-
-def _kill_tree(process: psutil.Process) -> None:
-    try:
-        family = [*process.children(recursive=True), process]
-    except psutil.NoSuchProcess:
-        return
-    for each in family:
-        with suppress(psutil.NoSuchProcess):
-            each.kill()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 from more4d.launch import Job, LaunchError, Receipt, SlurmLauncher, State
@@ -227,3 +227,34 @@ def test_submitter_killed_at_any_moment_leaves_at_most_one_job(
     names = cluster.tool("squeue", "--noheader", "--states=all", "--format=%j").split()
     assert len([name for name in names if name.startswith("killed-")]) == 1
     assert slurm.wait(receipt, 60).state is State.COMPLETED
+
+
+def test_controller_that_is_restarted_below_a_job_is_waited_for(
+    slurm: SlurmLauncher, cluster: Cluster, counting: Counting, tmp_path: Path
+) -> None:
+    receipt = slurm.submit(counting(30, 0.1), "patient")
+    wait_until(_runs_at(tmp_path, 3), "the job counts")
+    cluster.stop_controller()
+    restart = Timer(1, cluster.start_controller)
+    try:
+        # A question that is not answered is not an answer: the same key must not start a second job.
+        (receipt.folder / "receipt.json").unlink()
+        hasty = SlurmLauncher(slurm.site, patience_seconds=0)
+        with pytest.raises(LaunchError, match="squeue --json: Failed while looking for jobs"):
+            hasty.submit(counting(30, 0.1), "patient")
+    finally:
+        restart.start()
+    assert slurm.submit(counting(30, 0.1), "patient").job_id == receipt.job_id
+    status = slurm.wait(receipt, 60)
+    restart.join()
+    assert (status.state, steps_done(tmp_path)) == (State.COMPLETED, list(range(30)))
+
+
+@pytest.mark.parametrize(("left", "state"), [("exit", State.STOPPED), ("cancelled", State.CANCELLED), ("", State.LOST)])
+def test_job_that_the_cluster_forgot_is_told_by_its_folder(
+    slurm: SlurmLauncher, tmp_path: Path, left: str, state: State
+) -> None:
+    if left:
+        (tmp_path / left).write_text("75\n")
+    receipt = Receipt(launcher="slurm", key="old", job_id="999999", folder=tmp_path, submitted=0, digest="")
+    assert slurm.status(receipt).state is state

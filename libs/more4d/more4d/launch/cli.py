@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from pydantic import ValidationError
 
 from more4d.launch.job import Job, Receipt, State, Status
 from more4d.launch.launcher import Launcher, LaunchError
@@ -65,26 +66,34 @@ def train(
     root = root.resolve()
     place: Launcher = SlurmLauncher(read_site(site)) if launcher is Where.SLURM else LocalLauncher()
     file = _freeze_parameters(params or root / "params.yaml", stage, values or [], root / JOBS)
-    job = Job(
-        name=stage,
-        command=("python", "-m", STAGES, stage, "--root", str(root), "--params", str(file)),
-        cwd=root,
-        folder=root / JOBS,
-        nodes=nodes,
-        gpus_per_node=_count_gpus(launcher) if gpus_per_node is None else gpus_per_node,
-        processes_per_node=processes_per_node,
-        cpus_per_node=cpus_per_node,
-        memory=memory,
-        time_limit=time,
-        partition=partition,
-        account=account,
-    )
+    wanted = {
+        "name": stage,
+        "command": ("python", "-m", STAGES, stage, "--root", str(root), "--params", str(file)),
+        "cwd": root,
+        "folder": root / JOBS,
+        "nodes": nodes,
+        "gpus_per_node": _count_gpus(launcher) if gpus_per_node is None else gpus_per_node,
+        "processes_per_node": processes_per_node,
+        "cpus_per_node": cpus_per_node,
+        "memory": memory,
+        "time_limit": time,
+        "partition": partition,
+        "account": account,
+    }
     try:
-        status = _run(place, job, follow=follow)
+        status = _run(place, _job(wanted), follow=follow)
     except LaunchError as error:
         raise ValueError(str(error)) from error
     if status.state.ended and status.state is not State.COMPLETED:
         raise typer.Exit(status.exit_code or FAILED)
+
+
+def _job(wanted: dict[str, Any]) -> Job:
+    try:
+        return Job.model_validate(wanted)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+        raise ValueError("; ".join(faults)) from error
 
 
 def _run(launcher: Launcher, job: Job, *, follow: bool) -> Status:

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from more4d.launch.job import Job, Receipt, State, Status, check_name
 from more4d.launch.launcher import Launcher, LaunchError
@@ -24,6 +26,9 @@ from more4d.launch.script import full_name, render
 from more4d.launch.site import Site
 
 _HISTORY_DAYS = 30
+_FORGOTTEN = "Invalid job id"
+
+Answer = TypeVar("Answer")
 
 
 class SlurmLauncher(Launcher):
@@ -110,13 +115,7 @@ class SlurmLauncher(Launcher):
         return next((r.job_id for r in records if r.name == name), None)
 
     def _queue(self, *which: str) -> list[Record]:
-        try:
-            return read_squeue(json.loads(self._ask("squeue", "--json", *which)))
-        except LaunchError as error:
-            # A job whose number was forgotten is refused, not answered with nothing.
-            if "Invalid job id" in str(error):
-                return []
-            raise
+        return self._patiently(lambda: _squeue(*which))
 
     def _accounts(self, *which: str) -> list[Record]:
         if not self._keeps_accounts:
@@ -130,15 +129,33 @@ class SlurmLauncher(Launcher):
         return any(line.startswith("AccountingStorageType") and "slurmdbd" in line for line in lines)
 
     def _ask(self, *command: str) -> str:
-        """A tool's answer, asked for again while the controller is away: it may be restarted below a long job."""
+        return self._patiently(lambda: _run(*command))
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """An answer, asked for again while the controller is away: it may be restarted below a long job."""
         until = time.monotonic() + self.patience_seconds
         while True:
             try:
-                return _run(*command)
-            except LaunchError as error:
-                if "Invalid job id" in str(error) or time.monotonic() > until:
+                return ask()
+            except LaunchError:
+                if time.monotonic() > until:
                     raise
                 time.sleep(min(self.poll_seconds, 2.0))
+
+
+def _squeue(*which: str) -> list[Record]:
+    """Jobs that the controller holds; none for a number that it has forgotten."""
+    try:
+        answer = json.loads(_run("squeue", "--json", *which))
+    except LaunchError as error:
+        if _FORGOTTEN in str(error):
+            return []
+        raise
+    # Without a controller, Slurm 22 ends well with no jobs and an error: taken for an answer, a job would be submitted twice.
+    errors = [f"{e.get('description', '')} {e.get('error', '')}".strip() for e in answer.get("errors") or ()]
+    if errors and not any(_FORGOTTEN in text for text in errors):
+        raise LaunchError(f"squeue --json: {'; '.join(errors)}")
+    return read_squeue(answer)
 
 
 def _run(*command: str) -> str:
