@@ -116,6 +116,13 @@ def test_an_adapter_alone_is_a_lora_file_of_the_network(vism: ViSMTransformer, t
     assert "blocks.0.attn1.to_q.base_layer.weight" in left_out and not any("lora_" in name for name in left_out)
 
 
+def test_of_several_prefixes_the_longest_decides(trained: Checkpoint, tmp_path: Path) -> None:
+    export_tensors(trained, tmp_path / "x.safetensors", parts={"": "all.", "blocks.0.": "first."})
+    found = load_file(tmp_path / "x.safetensors")
+    assert "first.attn1.to_q.weight" in found and "all.blocks.1.attn1.to_q.weight" in found
+    assert not any(name.startswith("all.blocks.0.") for name in found)
+
+
 def test_tensors_that_do_not_fit_leave_no_file(trained: Checkpoint, tmp_path: Path) -> None:
     save_file({"proj_out.bias": torch.zeros(3), "more": torch.zeros(1)}, tmp_path / "like.safetensors")
     refusals = {
