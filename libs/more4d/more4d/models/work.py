@@ -120,6 +120,8 @@ def training_flops(architecture: Architecture, step: GenerationStep, *, lora: bo
 def modulation_flops(architecture: Architecture) -> int:
     """The adapter on the motion patches, and both norms' scale and shift in every block: once an image."""
     encoder, shape = architecture.motion_encoder, architecture.strag
+    if shape.motion_tokens == "none":
+        return 0
     if shape.motion_tokens == "first":
         return 8 * shape.layers * encoder.dim * shape.heads * shape.head_dim
     rows, columns = encoder.grid

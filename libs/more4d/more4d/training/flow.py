@@ -154,8 +154,8 @@ class FlowObjective(Objective):
     @cached_property
     def _grid(self) -> tuple[int, ...]:
         """Frames, rows and columns of the first sample's tokens."""
-        sides, patches = self.clean(self._first_sample).shape[2:], self.transformer.config["patch_size"]  # type: ignore[index]
-        return tuple(side // patch for side, patch in zip(sides, patches, strict=True))
+        patches: tuple[int, ...] = self.transformer.config["patch_size"]  # type: ignore[index, assignment]
+        return tuple(side // patch for side, patch in zip(self.clean(self._first_sample).shape[2:], patches, strict=True))
 
     @cached_property
     def _first_sample(self) -> dict[str, Tensor]:
