@@ -167,7 +167,8 @@ def large_blocks(blocks: int, repeats: int) -> None:
     architecture = WAN_14B.model_copy(update={"strag": WAN_14B.strag.model_copy(update={"layers": blocks})})
     flops = training_flops(architecture, "trajectories").flops
     peak = peak_flops(device, torch.bfloat16)
-    for mode, compiled in ((mode, compiled) for mode in MODES for compiled in (False, True)):
+    ways: list[tuple[Recompute, bool]] = [(mode, compiled) for mode in MODES for compiled in (False, True)]
+    for mode, compiled in ways:
         seconds, memory = _timed_on_gpu(architecture, mode, repeats, device, compiled=compiled)
         how = "compiled" if compiled else "eager"
         print(

@@ -150,7 +150,147 @@ SMOKE = derive(
         "scenes": {"photos": ["cat"], "clips": 0, "render_scale": 2},
     },
 )
-PRESETS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "tiny": TINY}
+# A server that answers as OpenAI's does, on this machine: vLLM, SGLang. Each stage says which model it wants there.
+_SERVER = {"base_url": "http://127.0.0.1:8000/v1", "concurrency": 32}
+# The published trainings' steps and rates (paper section 5; what its scripts set beside). Batches are theirs, which are of
+# one GPU, times the paper's four GPUs.
+_PUBLISHED_TRAIN = {
+    "schedule": "constant",
+    "warmup_steps": 100,
+    "betas": [0.9, 0.999],
+    "ema_decay": 0.0,
+    "precision": "bf16",
+    "optimizer": "adamw",
+    "log_every": 10,
+    "prefetch": 2,
+    "trackers": ["dvclive", "tensorboard"],
+}
+_PUBLISHED_CLIP = {"clip_norm": 0.05, "clip_start_factor": 5.0, "clip_decay_steps": 1000}
+_PUBLISHED_FLOW = {
+    "shift": 5.0,
+    "prediction": "velocity",
+    "signal_weight": 0.0,
+    "decoded_weight": 0.0,
+    "max_error": 50.0,
+    "drop_text": 0.1,
+    "drop_image": 0.02,
+    "drop_control": 0.02,
+    "drop_reference": 0.02,
+}
+WAN_14B = derive(
+    TINY,
+    {
+        "preset": "wan-14b",
+        "video": {"frames": 49, "height": 368, "width": 512, "fps": 8.0},
+        "source": {
+            "rendered_train": 0,
+            "rendered_val": 0,
+            "novel_views": [],
+            "distractors": {"camera": 0, "still": 0, "uncountable": 0, "cuts": 0},
+            "packaged": [],
+            "tables": [{"path": "datasets/webvid.csv", "schemes": ["https"]}],
+            "max_rejected_share": 0.5,
+        },
+        "clips": {"shots": "transnetv2", "cut_threshold": 0.5, "crf": 12, "max_rejected_share": 0.95},
+        "captions": {
+            "captioner": "vlm",
+            "server": _SERVER | {"model": "THUDM/cogvlm2-video-llama3-chat", "answers": "text", "system_role": False},
+            "max_characters": 1000,
+        },
+        "selection": {
+            "judge": "llm",
+            "server": _SERVER | {"base_url": "http://127.0.0.1:8001/v1", "model": "deepseek-ai/DeepSeek-V3"},
+            "max_rejected_share": 0.95,
+        },
+        "depth": {
+            "real": "unidepth_v2",
+            "external": {
+                "unidepth_v2": {
+                    "python": ".cache/labelers/unidepth/bin/python",
+                    "weights": "models/third_party/unidepth-v2-vitl14",
+                }
+            },
+        },
+        "tracks": {
+            "real": "delta",
+            "external": {
+                "delta": {
+                    "python": ".cache/labelers/delta/bin/python",
+                    "weights": "models/third_party/delta/densetrack3d.pth",
+                }
+            },
+        },
+        "trajscene": {"shard_bytes": 1_000_000_000, "max_rejected_share": 0.7},
+        "motion_vae": {
+            "loss": {
+                "reconstruction": "published",
+                "kl_weight": 1.0e-6,
+                "video_weight": 0.0,
+                "train_trajectory_encoder": True,
+                "decoder_rate": 0.1,
+            },
+            "train": _PUBLISHED_TRAIN
+            | {
+                "steps": 5000,
+                "batch_size": 4,
+                "learning_rate": 5.0e-6,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+                "checkpoint_every": 500,
+                "guard": {"skip_sigmas": 6.0, "window": 1000},
+            },
+        },
+        "latents": {"decoded": False, "device": "cuda", "spare_gigabytes": 2000.0},
+        "strag": {
+            "flow": _PUBLISHED_FLOW,
+            "train": _PUBLISHED_TRAIN
+            | _PUBLISHED_CLIP
+            | {
+                "steps": 2000,
+                "batch_size": 12,
+                "accumulate": 3,
+                "learning_rate": 2.0e-5,
+                "weight_decay": 0.03,
+                "eps": 1.0e-10,
+                "strategy": "fsdp2",
+                "recompute": "full",
+                "checkpoint_every": 100,
+                "checkpoints": {"keep_last": 2, "keep_every": 1000, "asynchronous": True},
+            },
+        },
+        "vism": {
+            "flow": _PUBLISHED_FLOW,
+            "lora": {"rank": 128, "alpha": 64.0, "merge_weight": 0.55},
+            "train": _PUBLISHED_TRAIN
+            | _PUBLISHED_CLIP
+            | {
+                "steps": 10000,
+                "batch_size": 8,
+                "accumulate": 2,
+                "learning_rate": 1.0e-4,
+                "weight_decay": 0.03,
+                "eps": 1.0e-10,
+                "strategy": "fsdp2",
+                "recompute": "full",
+                "checkpoint_every": 500,
+                "checkpoints": {"keep_last": 2, "asynchronous": True},
+            },
+        },
+        "samples": {"limit": 100, "batch_size": 1, "view_limit": 20},
+        "evaluation": {"baseline_samples": 1000},
+        "scenes": {"render_scale": 2},
+    },
+)
+# Small enough that every GPU of 80 GB holds all of it: nothing is cut among ranks.
+WAN_1_3B = derive(
+    WAN_14B,
+    {
+        "preset": "wan-1.3b",
+        "strag": {"train": {"strategy": "auto", "recompute": "selective"}},
+        "vism": {"train": {"strategy": "auto", "recompute": "selective"}},
+    },
+)
+PRESETS: dict[str, dict[str, Any]] = {each["preset"]: each for each in (SMOKE, TINY, WAN_1_3B, WAN_14B)}
 
 
 def write_preset(name: str, file: Path) -> None:
