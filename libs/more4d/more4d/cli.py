@@ -1,4 +1,4 @@
-"""The command line: scenes of photos, trajectories through the motion VAE, third-party weights, and what a machine can run.
+"""The command line: scenes of photos, trajectories through the motion VAE, data, trainings, weights, what a machine can run.
 
 The user's mistakes end in one line on stderr and exit code 2, with nothing written.
 """
@@ -13,6 +13,8 @@ import typer
 from more4d.data.cli import app as data_app
 from more4d.doctor.cli import doctor
 from more4d.inference.reconstruct_cli import reconstruct
+from more4d.launch.cli import train
+from more4d.training.checkpoints.cli import app as checkpoint_app
 from more4d.weights.cli import app as weights_app
 
 if TYPE_CHECKING:
@@ -23,8 +25,10 @@ scene_app = typer.Typer(help="Look into scene folders.")
 app.add_typer(scene_app, name="scene")
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.command()(reconstruct)
 app.command()(doctor)
+app.command()(train)
 
 DEFAULT_CHECKPOINT = Path("models/tiny-base")
 USAGE_ERROR = 2

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from more4d.models.conversion import CheckpointError
 from more4d.training.average import Average
 from more4d.training.batches import Batches, Part
 from more4d.training.checkpoints import CheckpointStore, require_same_model
@@ -153,7 +154,7 @@ class Training:
             score = self._validate(done, trackers)
         stopped = any(self.world.gather(stopped)) if self.world.ranks > 1 else stopped
         if done % settings.checkpoint_every == 0 or done == settings.steps or score is not None or stopped:
-            self._save(done, score)
+            self._save(done, score, again=stopped)
         elif settings.checkpoints.asynchronous:
             self.store.poll()
         if stopped and done < settings.steps:
@@ -199,9 +200,15 @@ class Training:
         finally:
             trackers.close()
 
-    def _save(self, done: int, score: float | None) -> None:
+    def _save(self, done: int, score: float | None, *, again: bool = False) -> None:
+        """Save, and where an earlier save in the background turns out to have failed, `again`: there is no later one."""
         with self.guard.pause():
-            self.store.save(done, self._pieces(), self._state(), score)
+            try:
+                self.store.save(done, self._pieces(), self._state(), score)
+            except CheckpointError:
+                if not (again and self.settings.checkpoints.asynchronous):
+                    raise
+                self.store.save(done, self._pieces(), self._state(), score)
 
     def _pieces(self) -> Iterator[Any]:
         yield from self.strategy.pieces()
