@@ -125,6 +125,12 @@ class Cluster:
             self._kill_jobs(node)
         for name in reversed(list(self._daemons)):
             _end(self._daemons.pop(name), signal.SIGTERM)
+        # A step whose end nobody was there to hear goes on reporting it.
+        for process in psutil.process_iter(["name", "open_files"]):
+            opened = (file.path for file in process.info["open_files"] or ())
+            if process.info["name"] == "slurmstepd" and any(path.startswith(f"{self.folder}/") for path in opened):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         return [port for port in self.ports.values() if _answers(port)]
 
     def _kill_jobs(self, node: str) -> None:
