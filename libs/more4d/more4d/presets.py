@@ -99,6 +99,8 @@ TINY: dict[str, Any] = {
             "ema_decay": 0.9,
             "checkpoint_every": 20,
             "optimizer": "muon",
+            "validate_every": 20,
+            "trackers": ["dvclive", "tensorboard"],
         },
     },
     "vism": {
@@ -111,6 +113,8 @@ TINY: dict[str, Any] = {
             "ema_decay": 0.9,
             "checkpoint_every": 20,
             "optimizer": "muon",
+            "validate_every": 20,
+            "trackers": ["dvclive", "tensorboard"],
         },
     },
     "samples": {"limit": 32, "batch_size": 16, "view_limit": 8, "predicted_depth": True},
@@ -128,7 +132,16 @@ def derive(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-_FEW_STEPS = {"train": {"steps": 4, "batch_size": 2, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 1}}
+_FEW_STEPS = {
+    "train": {
+        "steps": 4,
+        "batch_size": 2,
+        "warmup_steps": 1,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "validate_every": 2,
+    }
+}
 SMOKE = derive(
     TINY,
     {
@@ -143,8 +156,8 @@ SMOKE = derive(
         "trajscene": {"views": ["circle_left"]},
         "data_report": {"gallery": 4},
         "motion_vae": _FEW_STEPS,
-        "strag": _FEW_STEPS,
-        "vism": _FEW_STEPS,
+        "strag": _FEW_STEPS | {"validation": {"samples": 1}},
+        "vism": _FEW_STEPS | {"validation": {"samples": 1}},
         "samples": {"limit": 2, "view_limit": 1},
         "evaluation": {"baseline_samples": 4},
         "scenes": {"photos": ["cat"], "clips": 0, "render_scale": 2},

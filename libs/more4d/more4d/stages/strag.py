@@ -5,6 +5,7 @@ from more4d.models.lora import LoRASettings
 from more4d.models.work import training_flops
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.stages.validating import trajectory_validation
 from more4d.training.adapters import make_trainable, write_trained
 from more4d.training.cache.sources import SourceSettings, strag_source
 from more4d.training.flow import FlowSettings, empty_text, require_prediction
@@ -12,6 +13,7 @@ from more4d.training.latents import cached_conditions
 from more4d.training.loop import Place, train
 from more4d.training.settings import TrainSettings
 from more4d.training.strag import STraGObjective
+from more4d.training.validation import ValidationSettings
 
 
 class STraGParams(Section):
@@ -20,6 +22,8 @@ class STraGParams(Section):
     flow: FlowSettings
     train: TrainSettings
     source: SourceSettings = SourceSettings()
+    validation: ValidationSettings = ValidationSettings()
+    """What is generated every `train.validate_every` steps."""
     lora: LoRASettings | None = None
     """An adapter to train in place of all weights; it is written too, and merged into the network that is."""
 
@@ -51,6 +55,8 @@ class STraGStage(Stage[STraGParams]):
         arguments = strag, strag, models.vae, source, cached_conditions, params.flow
         reference, unguided = models.config.generation.reference, empty_text(models)
         objective = STraGObjective(*arguments, reference=reference, empty_text=unguided, flops=flops)
+        if params.train.validate_every:
+            objective.validation = trajectory_validation(objective, models, context, params.source, params.validation)
         place = Place(context.work, logs=context.logs, root=context.root)
         result = train(objective, params.train, seed=context.seed, work=context.work, place=place)
         if context.world.main:

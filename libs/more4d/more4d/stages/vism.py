@@ -5,12 +5,14 @@ from more4d.models.lora import LoRASettings
 from more4d.models.work import training_flops
 from more4d.settings import Section
 from more4d.stages.base import Context, Stage
+from more4d.stages.validating import view_validation
 from more4d.training.adapters import make_trainable, write_trained
 from more4d.training.cache.sources import SourceSettings, vism_source
 from more4d.training.flow import FlowSettings, empty_text, require_prediction
 from more4d.training.latents import cached_conditions
 from more4d.training.loop import Place, train
 from more4d.training.settings import TrainSettings
+from more4d.training.validation import ValidationSettings
 from more4d.training.vism import ViSMObjective
 
 
@@ -20,6 +22,8 @@ class ViSMParams(Section):
     flow: FlowSettings
     train: TrainSettings
     source: SourceSettings = SourceSettings()
+    validation: ValidationSettings = ValidationSettings()
+    """What is generated every `train.validate_every` steps."""
     lora: LoRASettings | None = None
     """An adapter to train in place of all weights; it is written too, and merged into the network that is."""
 
@@ -50,6 +54,8 @@ class ViSMStage(Stage[ViSMParams]):
         )
         arguments = vism, vism, models.view_vae, source, cached_conditions, params.flow
         objective = ViSMObjective(*arguments, empty_text=empty_text(models), flops=flops)
+        if params.train.validate_every:
+            objective.validation = view_validation(objective, models, context, params.source, params.validation)
         place = Place(context.work, logs=context.logs, root=context.root)
         result = train(objective, params.train, seed=context.seed, work=context.work, place=place)
         if context.world.main:

@@ -5,10 +5,11 @@ Suffixes: B batch, K latent frames, M text tokens, I image tokens, D width; h = 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -79,6 +80,13 @@ class Bucketed(Protocol):
     """A source whose samples differ in shape: equal numbers can be stacked."""
 
     buckets: Sequence[int]
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A validation that makes videos."""
+
+    def videos(self, step: int) -> Mapping[str, Path]: ...
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,10 @@ class FlowObjective(Objective):
     def validate(self, step: int) -> dict[str, float]:
         """What the validation that this objective was given finds."""
         return {} if self.validation is None else self.validation(step)
+
+    def videos(self, step: int) -> Mapping[str, Path]:
+        """What that validation shows."""
+        return self.validation.videos(step) if isinstance(self.validation, Shows) else {}
 
     @abstractmethod
     def clean(self, batch: dict[str, Tensor]) -> Tensor:

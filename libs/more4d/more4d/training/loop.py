@@ -79,6 +79,7 @@ class Training:
         self.strategy = build_strategy(objective, settings, world, place.root)
         self.average = Average(self.strategy) if settings.ema_decay else None
         self.peaks = learning_rates(self.strategy.optimizers)
+        self.ids = list(objective.ids)
         self.store = CheckpointStore(place.work, settings.checkpoints, world)
         self.guard = Guard(settings.guard, learning_rate=settings.learning_rate)
         self.history, self.seen = History(settings.log_every), Seen()
@@ -122,7 +123,7 @@ class Training:
         set_learning_rates(self.strategy.optimizers, self.peaks, factor)
         logs = self._backward(step, parts)
         norm = self.strategy.clip(clip_limit(step, self.settings))
-        ids = [self.objective.ids[number] for part in parts for number in part.numbers]
+        ids = [self.ids[number] for part in parts for number in part.numbers]
         verdict = self.guard.check(step, logs["loss"], norm, ids)
         self.seen.add(step, [place for part in parts for place in part.places], ids)
         if verdict == "skip":
@@ -170,6 +171,7 @@ class Training:
         self.history.validated(done, found)
         if trackers:
             trackers.log({f"validation/{key}": value for key, value in found.items()}, done)
+            trackers.videos({f"validation/{key}": file for key, file in self.objective.videos(done).items()}, done)
         return found.get("score")
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -53,6 +54,11 @@ class Objective(ABC):
 
     def validate(self, step: int) -> dict[str, float]:
         """Measures of the module as it is now (the loop puts the averaged weights in place), after `step` steps."""
+        del step
+        return {}
+
+    def videos(self, step: int) -> Mapping[str, Path]:
+        """What the validation after `step` steps shows, by name."""
         del step
         return {}
 
