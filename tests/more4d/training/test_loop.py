@@ -18,9 +18,8 @@ from more4d.training.loop import iterate_batches, train
 from more4d.training.objective import Objective
 from more4d.training.order import Order
 from more4d.training.result import TrainResult
-from more4d.training.schedule import clip_limit, learning_rate_factor
+from more4d.training.schedule import learning_rate_factor
 from more4d.training.settings import TrainSettings
-from more4d.training.stopping import TrainingStopped
 from pydantic import ValidationError
 from torch import Tensor, nn
 

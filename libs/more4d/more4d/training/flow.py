@@ -163,7 +163,9 @@ class FlowObjective(Objective):
     def _grid(self) -> tuple[int, ...]:
         """Frames, rows and columns of the first sample's tokens."""
         patches: tuple[int, ...] = self.transformer.config["patch_size"]  # type: ignore[index, assignment]
-        return tuple(side // patch for side, patch in zip(self.clean(self._first_sample).shape[2:], patches, strict=True))
+        return tuple(
+            side // patch for side, patch in zip(self.clean(self._first_sample).shape[2:], patches, strict=True)
+        )
 
     @cached_property
     def _first_sample(self) -> dict[str, Tensor]:
@@ -186,7 +188,7 @@ class FlowObjective(Objective):
         """What the validation that this objective was given finds."""
         return {} if self.validation is None else self.validation(step)
 
-    def videos(self, step: int) -> Mapping[str, Path]:
+    def shown(self, step: int) -> Mapping[str, Path]:
         """What that validation shows."""
         return self.validation.videos(step) if isinstance(self.validation, Shows) else {}
 

@@ -171,7 +171,7 @@ class Training:
         self.history.validated(done, found)
         if trackers:
             trackers.log({f"validation/{key}": value for key, value in found.items()}, done)
-            trackers.videos({f"validation/{key}": file for key, file in self.objective.videos(done).items()}, done)
+            trackers.videos({f"validation/{key}": file for key, file in self.objective.shown(done).items()}, done)
         return found.get("score")
 
     @contextmanager

@@ -57,8 +57,8 @@ class Objective(ABC):
         del step
         return {}
 
-    def videos(self, step: int) -> Mapping[str, Path]:
-        """What the validation after `step` steps shows, by name."""
+    def shown(self, step: int) -> Mapping[str, Path]:
+        """The videos that the validation after `step` steps made, by name."""
         del step
         return {}
 

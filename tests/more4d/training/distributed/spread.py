@@ -1,17 +1,19 @@
 """The three trainings at their smallest, to be run by one process or by several, stopped and killed on the way.
 
-`spread.py CHECKPOINT TRAJSCENE JOBS`: JOBS is a JSON list of {kind, work, settings, kill_at?, kill_rank?, leave_at?}; they
-run one after the other.
+`spread.py CHECKPOINT TRAJSCENE JOBS`: JOBS is a JSON list of {kind, work, settings, kill_at?, kill_rank?, leave_at?, leave_rank?,
+pace?}; they run one after the other. Exits with STOPPED where one was asked to leave.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from more4d.data.shards import TrajSceneDataset
+from more4d.launch import STOPPED
 from more4d.models.bundle import Models
 from more4d.training.cache.direct import DirectLatents, DirectViews
 from more4d.training.draws import Draws
@@ -63,6 +65,17 @@ def fail_at(objective: Objective, step: int, number: signal.Signals) -> None:
     objective.loss = failing  # type: ignore[method-assign]
 
 
+def slow_down(objective: Objective, seconds: float) -> None:
+    """Have every batch take so long to come, so that there is time to disturb the training."""
+    batch = objective.batch
+
+    def slow(indices: Tensor) -> dict[str, Tensor]:
+        time.sleep(seconds)
+        return batch(indices)
+
+    objective.batch = slow  # type: ignore[method-assign]
+
+
 def run(job: dict[str, Any], checkpoint: Path, trajscene: Path) -> TrainResult | None:
     """One training; None where it left because it was asked to."""
     objective = objective_of(job["kind"], checkpoint, trajscene)
@@ -71,6 +84,8 @@ def run(job: dict[str, Any], checkpoint: Path, trajscene: Path) -> TrainResult |
         fail_at(objective, job["kill_at"], signal.SIGKILL)
     if "leave_at" in job and rank == job.get("leave_rank", 0):
         fail_at(objective, job["leave_at"], signal.SIGUSR1)
+    if pace := job.get("pace"):
+        slow_down(objective, pace)
     settings = TrainSettings.model_validate(SETTINGS | job["settings"])
     try:
         return train(objective, settings, seed=0, work=Path(job["work"]))
@@ -80,4 +95,5 @@ def run(job: dict[str, Any], checkpoint: Path, trajscene: Path) -> TrainResult |
 
 if __name__ == "__main__":
     for each in json.loads(sys.argv[3]):
-        run(each, Path(sys.argv[1]), Path(sys.argv[2]))
+        if run(each, Path(sys.argv[1]), Path(sys.argv[2])) is None:
+            sys.exit(STOPPED)

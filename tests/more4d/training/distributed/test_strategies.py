@@ -23,13 +23,11 @@ STEPS = PROGRAM["SETTINGS"]["steps"]
 
 
 def launch(jobs: list[dict[str, Any]], checkpoint: Path, trajscene: Path, ranks: int) -> int:
-    """The exit status of trainings by so many processes that torchrun starts; shows what they printed where they fail."""
+    """The exit status of trainings by so many processes that torchrun starts; not 0 where they were stopped."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
     command = [*launcher, str(SPREAD), str(checkpoint), str(trajscene), json.dumps(jobs)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    print(done.stderr[-4000:])
-    return done.returncode
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 def last(work: Path) -> Checkpoint:
@@ -71,8 +69,8 @@ def alone(checkpoint: Path, trajscene: Path, tmp_path_factory: pytest.TempPathFa
 def test_stopped_anywhere_and_resumed_a_training_ends_with_the_same_bits(
     kind: str, alone: dict[str, Path], checkpoint: Path, trajscene: Path
 ) -> None:
-    @given(stops=st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=2))
-    @settings(max_examples=4, deadline=None, database=None)
+    @given(stops=st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=1))
+    @settings(max_examples=3, deadline=None, database=None)
     def check(stops: list[int]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             job = {"kind": kind, "work": folder, "settings": {}}
@@ -136,7 +134,7 @@ def test_one_of_two_ranks_killed_and_both_resumed_end_with_the_same_bits(
     killed = straight | {"work": str(tmp_path / "killed")}
     assert launch([straight], checkpoint, trajscene, 2) == 0
     assert launch([killed | {"kill_at": 8, "kill_rank": 1}], checkpoint, trajscene, 2) != 0
-    assert launch([killed | {"leave_at": 6, "leave_rank": 1}], checkpoint, trajscene, 2) == 0
+    assert launch([killed | {"leave_at": 6, "leave_rank": 1}], checkpoint, trajscene, 2) != 0
     assert launch([killed], checkpoint, trajscene, 2) == 0
     assert same(tmp_path / "killed", tmp_path / "straight")
 
@@ -150,7 +148,7 @@ def test_a_sharded_training_left_and_resumed_ends_with_the_same_bits(
     straight = {"kind": "strag", "work": str(tmp_path / "straight"), "settings": settings_}
     left = straight | {"work": str(tmp_path / "left")}
     assert launch([straight], checkpoint, trajscene, 2) == 0
-    assert launch([left | {"leave_at": 7}], checkpoint, trajscene, 2) == 0
+    assert launch([left | {"leave_at": 7}], checkpoint, trajscene, 2) != 0
     assert launch([left], checkpoint, trajscene, 2) == 0
     assert same(tmp_path / "left", tmp_path / "straight")
 
@@ -160,7 +158,7 @@ def test_what_two_ranks_saved_goes_on_with_one_and_with_four(
     alone: dict[str, Path], checkpoint: Path, trajscene: Path, tmp_path: Path
 ) -> None:
     job = {"kind": "strag", "work": str(tmp_path / "one"), "settings": {"strategy": "zero3"}}
-    assert launch([job | {"leave_at": 7}], checkpoint, trajscene, 2) == 0
+    assert launch([job | {"leave_at": 7}], checkpoint, trajscene, 2) != 0
     subprocess.run(["cp", "-r", str(tmp_path / "one"), str(tmp_path / "four")], check=True)
     PROGRAM["run"](job | {"settings": {"strategy": "single"}}, checkpoint, trajscene)
     four = {"kind": "strag", "work": str(tmp_path / "four"), "settings": {"strategy": "fsdp2"}}

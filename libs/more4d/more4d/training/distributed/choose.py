@@ -39,8 +39,8 @@ def build_strategy(objective: Objective, settings: TrainSettings, world: World, 
     for network in (objective.module, *objective.frozen):
         network.to(world.device)
     if name == "fsdp2":
-        roots = shard(objective.module, world, settings.precision)
-        return FullySharded(world, objective, _optimizers(objective, settings), roots, settings.precision)
+        shard(objective.module, world, settings.precision)
+        return FullySharded(world, objective, _optimizers(objective, settings), settings.precision)
     if name.startswith("zero"):
         return _zero(name, objective, settings, world, root)
     accelerator = Accelerator(cpu=world.device.type == "cpu")

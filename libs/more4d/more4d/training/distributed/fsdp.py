@@ -1,13 +1,11 @@
 """FSDP2: torch's `fully_shard` on every transformer block and on what is around them; each rank holds rows of each tensor."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import Optimizer
@@ -20,7 +18,7 @@ from more4d.training.objective import Objective
 from more4d.training.optimizers import owner
 
 
-def shard(module: nn.Module, world: World, precision: str) -> list[FSDPModule]:
+def shard(module: nn.Module, world: World, precision: str) -> None:
     """Shard a module in place: each block of a transformer by itself, gathered when it is called; its roots.
 
     A ModuleDict is never called: each of its members is a root. Gathered weights are bfloat16 where `precision` says so,
@@ -37,7 +35,6 @@ def shard(module: nn.Module, world: World, precision: str) -> list[FSDPModule]:
         for block in (b for name, part in root.named_modules() if _is_block_list(name, part) for b in part.children()):
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(root, mesh=mesh, mp_policy=policy)
-    return [cast(FSDPModule, root) for root in roots]
 
 
 def _is_block_list(name: str, part: nn.Module) -> bool:
@@ -45,24 +42,20 @@ def _is_block_list(name: str, part: nn.Module) -> bool:
 
 
 class FullySharded(Strategy):
-    """Weights, gradients and optimizer state in shards; a block's weights are gathered while it runs."""
+    """Weights, gradients and optimizer state in shards; a block's weights are gathered while it runs.
+
+    Gradients are exchanged at every part: kept whole until the last one they would fill the memory that shards save.
+    """
 
     def __init__(
         self,
         world: World,
         objective: Objective,
         optimizers: Sequence[Optimizer],
-        roots: list[FSDPModule],
         precision: str,
     ) -> None:
         super().__init__(world, objective, precision)
-        self.optimizers, self._roots = optimizers, roots
-
-    def part(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients stay whole until the last part, as FSDP2 does it: more memory, fewer exchanges."""
-        for root in self._roots:
-            root.set_requires_gradient_sync(last)
-        return nullcontext()
+        self.optimizers = optimizers
 
     def clip(self, limit: float) -> float:
         """Scale the gradient down to `limit` at once; its norm is taken over all shards."""

@@ -5,6 +5,7 @@ loaded, and the module's weights follow it.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -59,6 +60,8 @@ def read_config(
 
 def zero_accelerator(config: dict[str, Any], world: World) -> Accelerator:
     """An accelerator that prepares modules with DeepSpeed."""
+    # Where it is set, accelerate leaves DeepSpeed aside without a word.
+    os.environ.pop("ACCELERATE_USE_CPU", None)
     backend = InitProcessGroupKwargs(backend="nccl" if world.device.type == "cuda" else "gloo")
     return Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config), kwargs_handlers=[backend])
 
