@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import distributed
 
 
@@ -69,6 +68,6 @@ def join_world(device: str = "cpu", *, timeout_s: float = 1800.0) -> World:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     if kind == "cuda":
-        torch.cuda.set_device(PartialState().local_process_index)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         kind = f"cuda:{torch.cuda.current_device()}"
     return World(rank, ranks, torch.device(kind))
