@@ -68,4 +68,11 @@ def _append(file: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), reduce="--reduce" in sys.argv))
+    together = "--reduce" in sys.argv
+    code = main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), reduce=together)
+    if together:
+        # gloo's threads may abort a process that ends under them.
+        from torch.distributed import destroy_process_group
+
+        destroy_process_group()
+    sys.exit(code)

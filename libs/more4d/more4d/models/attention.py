@@ -40,8 +40,9 @@ def rotate(x_BLHd: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
     cosines, sines [1, L, 1, d]: each angle's twice, for both of its pair.
     """
-    inside = x_BLHd.to(torch.promote_types(x_BLHd.dtype, cosines.dtype)).unflatten(-1, (-1, 2))
-    cosines, sines = cosines[..., 0::2], sines[..., 1::2]
+    precise = torch.promote_types(torch.promote_types(x_BLHd.dtype, cosines.dtype), torch.float32)
+    inside = x_BLHd.to(precise).unflatten(-1, (-1, 2))
+    cosines, sines = cosines[..., 0::2].to(precise), sines[..., 1::2].to(precise)
     if torch.compiler.is_compiling():
         # What the compiler fuses; it leaves complex numbers alone.
         real, imaginary = inside.unbind(-1)

@@ -14,6 +14,7 @@ from more4d.launch import STOPPED
 from more4d.settings import Section
 from more4d.stages.base import MissingInputError, VideoSpec, run_stage
 from more4d.stages.registry import get_stage
+from more4d.training.distributed.world import leave_world
 from more4d.training.stopping import TrainingStopped
 
 USAGE_ERROR = 2
@@ -91,6 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
         # Nothing went wrong: whoever started this may start it again.
         typer.echo(f"more4d.stages: {error}", err=True)
         sys.exit(STOPPED)
+    finally:
+        leave_world()
 
 
 if __name__ == "__main__":

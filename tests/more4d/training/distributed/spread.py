@@ -16,6 +16,7 @@ from more4d.data.shards import TrajSceneDataset
 from more4d.launch import STOPPED
 from more4d.models.bundle import Models
 from more4d.training.cache.direct import DirectLatents, DirectViews
+from more4d.training.distributed.world import leave_world
 from more4d.training.draws import Draws
 from more4d.training.flow import FlowSettings
 from more4d.training.latents import cached_conditions
@@ -94,6 +95,6 @@ def run(job: dict[str, Any], checkpoint: Path, trajscene: Path) -> TrainResult |
 
 
 if __name__ == "__main__":
-    for each in json.loads(sys.argv[3]):
-        if run(each, Path(sys.argv[1]), Path(sys.argv[2])) is None:
-            sys.exit(STOPPED)
+    results = [run(each, Path(sys.argv[1]), Path(sys.argv[2])) for each in json.loads(sys.argv[3])]
+    leave_world()
+    sys.exit(STOPPED if None in results else 0)

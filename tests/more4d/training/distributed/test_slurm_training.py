@@ -27,7 +27,16 @@ def training(checkpoint: Path, trajscene: Path, tmp_path: Path) -> Training:
     def make(**other: object) -> Job:
         jobs = [{"kind": "strag", "work": str(tmp_path / "work"), "settings": {"checkpoint_every": 2}, "pace": 0.5}]
         command = ["python", str(SPREAD), str(checkpoint), str(trajscene), json.dumps(jobs)]
-        given = {"name": "strag", "command": command, "cwd": Path.cwd(), "folder": tmp_path / "jobs", **other}
+        # As many threads as the undisturbed one has: sums in another order end in other bits.
+        threads = {"OMP_NUM_THREADS": "1"}
+        given = {
+            "name": "strag",
+            "command": command,
+            "environment": threads,
+            "cwd": Path.cwd(),
+            "folder": tmp_path / "jobs",
+            **other,
+        }
         return Job.model_validate({"nodes": 2, "processes_per_node": 1, "gpus_per_node": 0, **given})
 
     return make

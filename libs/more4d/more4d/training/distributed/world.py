@@ -49,6 +49,12 @@ class World:
         return (total / self.ranks).tolist()
 
 
+def leave_world() -> None:
+    """To be called before the process ends: gloo's threads may abort one that ends under them."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def launched_ranks() -> tuple[int, int]:
     """(rank, number of ranks) that torchrun gave this process; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
