@@ -18,8 +18,9 @@ from more4d.training.loop import iterate_batches, train
 from more4d.training.objective import Objective
 from more4d.training.order import Order
 from more4d.training.result import TrainResult
-from more4d.training.schedule import learning_rate_factor
+from more4d.training.schedule import clip_limit, learning_rate_factor
 from more4d.training.settings import TrainSettings
+from more4d.training.stopping import TrainingStopped
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -258,3 +259,40 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 def test_batches_go_through_all_samples_once() -> None:
     assert [batch.tolist() for batch in iterate_batches(5, 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_asked_to_leave_it_saves_at_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    with pytest.raises(TrainingStopped, match="stopped after 6 steps"):
+        run(tmp_path / "left", Curve(leave_at=5, dropout=0.3), prefetch=0)
+    assert max(left_in(tmp_path / "left")) == "step-00000006"
+    # A dropout draws from the global generator, whose state is part of the checkpoint.
+    resumed = run(tmp_path / "left", Curve(dropout=0.3))
+    assert same(resumed, run(tmp_path / "straight", Curve(dropout=0.3)))
+
+
+def test_validation_sees_the_average_and_leaves_the_weights(tmp_path: Path) -> None:
+    objective = Curve()
+    result = run(tmp_path, objective, validate_every=12)
+    score = result.history[-1]["validation_score"]
+    assert score == pytest.approx(float(result.ema["out.weight"].sum()))
+    assert score != pytest.approx(float(objective.module["out"].weight.detach().sum()))  # type: ignore[operator]
+
+
+def test_a_changed_learning_rate_is_no_resumption(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(ValueError, match="of another training: train.learning_rate was 0.01, is 0.02"):
+        run(tmp_path, learning_rate=0.02)
+    assert run(tmp_path, prefetch=0, accumulate=3).history[-1]["step"] == 12
+
+
+def test_the_digest_of_what_was_seen_is_that_of_every_sample_once_an_epoch(tmp_path: Path) -> None:
+    run(tmp_path / "a", steps=20, batch_size=5)
+    run(tmp_path / "b", steps=20, batch_size=5, accumulate=5)
+    states = [Checkpoint(max((tmp_path / name).glob("step-*"))).state["seen"] for name in "ab"]
+    assert states[0] == states[1]
+    assert states[0]["samples"] == 100
+
+
+def test_the_gradient_may_be_longer_at_first() -> None:
+    early = SETTINGS.model_copy(update={"clip_norm": 0.05, "clip_start_factor": 5.0, "clip_decay_steps": 10})
+    assert [clip_limit(step, early) for step in (0, 5, 10, 11)] == pytest.approx([0.25, 0.15, 0.05, 0.05])
