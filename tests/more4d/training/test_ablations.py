@@ -207,16 +207,6 @@ def test_what_cannot_be_run_is_refused_before_any_work(
         run_ablations(other, ["full"], [0])
 
 
-@pytest.mark.slow
-def test_every_ablation_runs_at_a_small_size(workspace: Path, tmp_path: Path) -> None:
-    plan = Plan(SMALL, workspace, tmp_path / "out")
-    names = [name for name, ablation in ABLATIONS.items() if not ablation.unfiltered]
-    found = run_ablations(plan, names, [0])
-    errors = found[found["measure"] == "model_all_error_m"].set_index("ablation")["value"]
-    assert set(errors.index) == set(names) and bool(np.isfinite(errors).all())
-    assert errors.nunique() == len(names)
-
-
 def test_the_command_names_what_it_does_not_know(tmp_path: Path) -> None:
     arguments = ["smoke", "--out", str(tmp_path), "--root", str(tmp_path), "--only", "magic"]
     run = subprocess.run(
