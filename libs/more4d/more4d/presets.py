@@ -168,6 +168,7 @@ _SERVER = {"base_url": "http://127.0.0.1:8000/v1", "concurrency": 32}
 # The published trainings' steps and rates (paper section 5; what its scripts set beside). Batches are theirs, which are of
 # one GPU, times the paper's four GPUs.
 _PUBLISHED_TRAIN = {
+    "device": "cuda",
     "schedule": "constant",
     "warmup_steps": 100,
     "betas": [0.9, 0.999],

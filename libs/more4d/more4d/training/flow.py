@@ -132,7 +132,7 @@ class FlowObjective(Objective):
             raise ValueError(
                 f"decoded_weight={settings.decoded_weight} needs a linear-start VAE; set it to 0 for this one"
             )
-        self.module, self.transformer, self.vae = module, transformer, vae
+        self.module, self.transformer, self.vae, self.frozen = module, transformer, vae, (vae,)
         self.source, self.size = source, source.size
         self.conditions, self.settings, self.empty_text = conditions, settings, empty_text
         self.validation, self._flops = validation, flops

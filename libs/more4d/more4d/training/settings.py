@@ -37,7 +37,7 @@ class TrainSettings(Section):
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     """Of the moving average that a training ends with; 0 ends with the weights themselves."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    device: str = "auto"
+    device: str = "cpu"
     """"cpu", "cuda", or "auto": the GPU where there is one."""
     strategy: StrategyName = "auto"
     """How a model is spread over ranks; "auto" is "single" for one and "ddp" for several."""
